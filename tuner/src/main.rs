@@ -1,0 +1,2 @@
+//! The nabla program.
+fn main() {}

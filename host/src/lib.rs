@@ -1,1 +1,9 @@
-//! To be written.
+//! Problems, block masks, references, error measures, tensors and backends of NABLA block-sparse attention.
+//!
+//! Data flows one way: a [`problem::Problem`] and its tensors, a mask policy, a [`block_mask::BlockMask`], a
+//! variant of a kernel on a backend, a launch, a measurement. This crate never parses command lines, prints,
+//! or writes records.
+
+pub mod problem;
+
+pub use problem::{Dtype, Grid, ParseError, Problem};

@@ -4,6 +4,11 @@
 //! variant of a kernel on a backend, a launch, a measurement. This crate never parses command lines, prints,
 //! or writes records.
 
+pub mod block_mask;
+pub mod policy;
 pub mod problem;
+pub mod token_order;
 
+pub use block_mask::BlockMask;
+pub use policy::Policy;
 pub use problem::{Dtype, Grid, ParseError, Problem};

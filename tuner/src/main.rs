@@ -1,2 +1,43 @@
-//! The nabla program.
-fn main() {}
+//! The `nabla` program: block masks, single runs, sweeps and reports of NABLA block-sparse attention.
+//!
+//! Data goes to stdout, messages to stderr. Exit codes are those of [`failure::Kind`].
+
+mod cli;
+mod commands;
+mod failure;
+mod input;
+mod output;
+mod sweep;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    failure::Failure,
+};
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Info(args) => commands::info::run(&args),
+        Command::Mask(args) => commands::mask::run(&args),
+        Command::Run(args) => commands::run::run(&args),
+        Command::Sweep(args) => commands::sweep::run(args),
+        Command::Report(args) => commands::report::run(&args),
+        Command::Completions { shell } => commands::completions::run(shell),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever closed the pipe has seen enough: `nabla ... | head` is no failure.
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            anstream::eprintln!("{} {failure}", failure::label());
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The embedded default: kernels-cpu on the threads of this process.
+
+use std::{sync::Arc, time::Instant};
+
+use half::{bf16, f16};
+use nabla_kernels_cpu as kernels;
+use nabla_kernels_cpu::{AttentionArgs, BlockLists, Element, Executor, Isa, Shape, Tile};
+
+use super::{AttentionOutput, Backend, BackendError, DeviceIdentity, Orders, Pattern, Workspace};
+use crate::{
+    BlockMask, Dtype, Policy, Problem,
+    tensor::Qkv,
+    variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant, VariantId},
+};
+
+/// Tile extents tried on a CPU: a tile's scores must stay in the first-level cache beside a slice of K or V.
+const BLOCK_M: [usize; 3] = [32, 64, 128];
+const BLOCK_N: [usize; 4] = [32, 64, 128, 256];
+
+/// How the CPU backend is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Threads; `None` takes every core this process may use.
+    pub threads: Option<usize>,
+    /// Instruction set; `None` takes the strongest this CPU has.
+    pub isa: Option<Isa>,
+    /// Keeps each thread on one core.
+    pub pin: bool,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        Self { threads: None, isa: None, pin: true }
+    }
+}
+
+/// The CPU of this machine.
+#[derive(Debug)]
+pub struct CpuBackend {
+    executor: Executor,
+    device: DeviceIdentity,
+}
+
+impl CpuBackend {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the CPU lacks the instruction set or the threads cannot be started.
+    pub fn new(options: CpuOptions) -> Result<Self, BackendError> {
+        let threads = options
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let executor = Executor::new(threads, options.isa.unwrap_or_else(Isa::detect), options.pin)
+            .map_err(|e| BackendError::Unavailable { backend: "cpu", reason: e.to_string() })?;
+        let device = DeviceIdentity {
+            backend: "cpu",
+            name: cpu_model(),
+            driver: None,
+            isa: executor.isa().name().to_owned(),
+            threads: Some(threads),
+        };
+        Ok(Self { executor, device })
+    }
+
+    /// Measures what all threads together can do: 10⁹ FLOP/s of f32 multiply-adds, and of bf16 dot products where
+    /// this CPU has them. Takes about a tenth of a second.
+    pub fn measure_peaks_gflops(&self) -> (f64, Option<f64>) {
+        (
+            kernels::peak::fma_peak_gflops(&self.executor),
+            kernels::peak::bf16_dot_peak_gflops(&self.executor),
+        )
+    }
+}
+
+/// Returns the model name the operating system gives, or the architecture where it gives none.
+fn cpu_model() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .and_then(|rest| rest.split_once(':'))
+        .map_or_else(|| format!("{} CPU", std::env::consts::ARCH), |(_, name)| name.trim().to_owned())
+}
+
+fn launch_error(what: &str) -> impl Fn(kernels::ArgumentError) -> BackendError + '_ {
+    move |e| BackendError::Launch { what: what.to_owned(), reason: e.to_string() }
+}
+
+fn elapsed_us(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e6
+}
+
+impl Backend for CpuBackend {
+    fn device(&self) -> &DeviceIdentity {
+        &self.device
+    }
+
+    fn tiles(&self, _: &Problem) -> Vec<TileConfig> {
+        BLOCK_M
+            .into_iter()
+            .flat_map(|block_m| BLOCK_N.into_iter().map(move |block_n| TileConfig { block_m, block_n }))
+            .collect()
+    }
+
+    fn default_tile(&self, _: &Problem, block: Option<MaskBlock>) -> TileConfig {
+        TileConfig { block_m: block.map_or(64, |b| b.q_block.min(64)), block_n: 64 }
+    }
+
+    fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
+        let isa = self.executor.isa();
+        kernels::check_tile(
+            Tile { block_m: tile.block_m, block_n: tile.block_n },
+            block.map(|b| b.q_block),
+            block.map(|b| b.kv_block),
+            problem.head_dim,
+            isa,
+        )
+        .map_err(|e| Ineligible { reason: e.to_string() })?;
+        let id = format!(
+            "{}_cpu_{}_m{}_n{}_d{}_{}_t{}",
+            if block.is_some() { "bsfwd" } else { "densefwd" },
+            isa.name(),
+            tile.block_m,
+            tile.block_n,
+            problem.head_dim,
+            problem.dtype,
+            self.executor.threads()
+        );
+        // Only the bf16 dot product needs probabilities in bf16; every other path widens V instead.
+        let dot = isa == Isa::Avx512Bf16 && problem.dtype == Dtype::Bf16;
+        Ok(Variant { id: VariantId(id), tile, probabilities: if dot { Dtype::Bf16 } else { Dtype::F32 } })
+    }
+
+    fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {
+        Ok(match qkv.problem().dtype {
+            Dtype::F32 => Box::new(CpuWorkspace::<f32>::load(&self.executor, qkv, orders)?),
+            Dtype::F16 => Box::new(CpuWorkspace::<f16>::load(&self.executor, qkv, orders)?),
+            Dtype::Bf16 => Box::new(CpuWorkspace::<bf16>::load(&self.executor, qkv, orders)?),
+        })
+    }
+}
+
+struct CpuWorkspace<'e, T> {
+    executor: &'e Executor,
+    problem: Problem,
+    orders: Arc<Orders>,
+    raster: Arc<Qkv>,
+    q: Vec<T>,
+    k: Vec<T>,
+    v: Vec<T>,
+    out: Vec<f32>,
+    lse: Vec<f32>,
+}
+
+impl<'e, T: Element> CpuWorkspace<'e, T> {
+    fn load(executor: &'e Executor, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Self, BackendError> {
+        let problem = qkv.problem();
+        let rows = problem.batch_heads() * problem.seqlen_q;
+        let blank = |n: usize| vec![<T as bytemuck::Zeroable>::zeroed(); n];
+        let mut workspace = Self {
+            executor,
+            problem,
+            orders,
+            q: blank(qkv.q.data.len()),
+            k: blank(qkv.k.data.len()),
+            v: blank(qkv.v.data.len()),
+            raster: qkv,
+            out: vec![f32::NAN; rows * problem.head_dim],
+            lse: vec![f32::NAN; rows],
+        };
+        workspace.reorder_inputs()?;
+        Ok(workspace)
+    }
+
+    fn reorder_inputs(&mut self) -> Result<(), BackendError> {
+        let (q_order, kv_order) = (self.orders.q.source(), self.orders.kv.source());
+        let Qkv { q, k, v, .. } = &*self.raster;
+        for (from, order, to) in [(q, q_order, &mut self.q), (k, kv_order, &mut self.k), (v, kv_order, &mut self.v)] {
+            let from: &[T] = bytemuck::cast_slice(from.data.bytes());
+            kernels::reorder::gather_tokens(self.executor, from, self.problem.head_dim, order, to)
+                .map_err(launch_error("token reorder"))?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: Element> Workspace for CpuWorkspace<'_, T> {
+    fn orders(&self) -> &Arc<Orders> {
+        &self.orders
+    }
+
+    fn time_reorder(&mut self) -> Result<f64, BackendError> {
+        let back = self.orders.q.inverse();
+        let mut raster_out = vec![0f32; self.out.len()];
+        let start = Instant::now();
+        self.reorder_inputs()?;
+        kernels::reorder::gather_tokens(
+            self.executor,
+            &self.out,
+            self.problem.head_dim,
+            &back,
+            &mut raster_out,
+        )
+        .map_err(launch_error("token reorder"))?;
+        Ok(elapsed_us(start))
+    }
+
+    fn build_mask(&mut self, policy: &Policy) -> Result<(Arc<BlockMask>, f64), BackendError> {
+        let (q_layout, kv_layout) = (self.orders.q.layout(), self.orders.kv.layout());
+        let (heads, d) = (self.problem.batch_heads(), self.problem.head_dim);
+        let (q_blocks, kv_blocks) = (q_layout.blocks(), kv_layout.blocks());
+        let failed = launch_error("mask building");
+        // A static window is known before the tensors are: not part of the time.
+        let always = policy.static_bitmap(q_layout, kv_layout)?;
+        if *policy == Policy::Dense {
+            let mask = BlockMask::from_fn(heads, q_layout.clone(), kv_layout.clone(), |_, _, _| true);
+            return Ok((Arc::new(mask), 0.0));
+        }
+        let words = kv_blocks.div_ceil(64);
+        let mut pooled_q = vec![0f32; heads * q_blocks * d];
+        let mut pooled_k = vec![0f32; heads * kv_blocks * d];
+        let mut bitmap = vec![0u64; heads * q_blocks * words];
+        let mut counts = vec![0i32; heads * q_blocks];
+
+        let start = Instant::now();
+        if policy.mass().is_some() {
+            kernels::mask::pool_blocks(self.executor, &self.q, d, q_layout.starts(), &mut pooled_q).map_err(&failed)?;
+            kernels::mask::pool_blocks(self.executor, &self.k, d, kv_layout.starts(), &mut pooled_k)
+                .map_err(&failed)?;
+        }
+        let args = kernels::mask::SelectArgs {
+            batch_heads: heads,
+            head_dim: d,
+            pooled_q: &pooled_q,
+            pooled_k: &pooled_k,
+            softmax_scale: self.problem.softmax_scale,
+            mass: policy.mass().map(|mass| mass as f32),
+            always: always.as_deref(),
+            allowed: None,
+        };
+        kernels::mask::select_blocks(self.executor, &args, &mut bitmap, &mut counts).map_err(&failed)?;
+        let max_blocks = counts.iter().copied().max().unwrap_or(0).max(1) as usize;
+        let mut indices = vec![0i32; counts.len() * max_blocks];
+        kernels::mask::expand_lists(self.executor, &bitmap, words, max_blocks, &mut indices).map_err(&failed)?;
+        let time_us = elapsed_us(start);
+
+        let mask = BlockMask::new(heads, q_layout.clone(), kv_layout.clone(), counts, indices, max_blocks)
+            .map_err(|e| BackendError::Launch { what: "mask building".into(), reason: e.to_string() })?;
+        Ok((Arc::new(mask), time_us))
+    }
+
+    fn attention(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, BackendError> {
+        let pattern = match pattern {
+            Pattern::Dense => kernels::Pattern::Dense,
+            Pattern::Mask(mask) => kernels::Pattern::Blocks(BlockLists {
+                q_starts: mask.q_layout().starts(),
+                kv_starts: mask.kv_layout().starts(),
+                kv_num_blocks: mask.kv_num_blocks(),
+                kv_indices: mask.kv_indices(),
+                max_blocks: mask.max_blocks(),
+            }),
+        };
+        let args = AttentionArgs {
+            shape: Shape {
+                batch_heads: self.problem.batch_heads(),
+                seqlen_q: self.problem.seqlen_q,
+                seqlen_k: self.problem.seqlen_k,
+                head_dim: self.problem.head_dim,
+            },
+            q: &self.q,
+            k: &self.k,
+            v: &self.v,
+            softmax_scale: self.problem.softmax_scale,
+            pattern,
+            tile: Tile { block_m: variant.tile.block_m, block_n: variant.tile.block_n },
+        };
+        let start = Instant::now();
+        kernels::attention_forward(self.executor, &args, &mut self.out, &mut self.lse)
+            .map_err(launch_error(&variant.id.0))?;
+        Ok(elapsed_us(start))
+    }
+
+    fn poison(&mut self) -> Result<(), BackendError> {
+        self.out.fill(f32::NAN);
+        self.lse.fill(f32::NAN);
+        Ok(())
+    }
+
+    fn output(&mut self) -> Result<AttentionOutput, BackendError> {
+        Ok(AttentionOutput { out: self.out.clone(), lse: self.lse.clone() })
+    }
+}

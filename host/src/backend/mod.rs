@@ -1,0 +1,172 @@
+//! Where kernels run.
+//!
+//! A [`Backend`] turns tiles into variants and loads problems; a [`Workspace`] holds one problem's tensors on the
+//! device in block order and launches kernels on them. Times are those of the device, in microseconds, without
+//! transfers between host and device.
+
+mod cpu;
+
+use std::sync::Arc;
+
+pub use cpu::{CpuBackend, CpuOptions};
+pub use nabla_kernels_cpu::Isa;
+
+use crate::{
+    BlockMask, Policy, Problem,
+    policy::PolicyError,
+    tensor::Qkv,
+    token_order::TokenOrder,
+    variant::{Eligibility, MaskBlock, TileConfig, Variant},
+};
+
+/// What a backend runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceIdentity {
+    /// `cpu`, `cuda` or `emulator`.
+    pub backend: &'static str,
+    /// Model name.
+    pub name: String,
+    /// Driver version, for a GPU.
+    pub driver: Option<String>,
+    /// Instruction set or architecture.
+    pub isa: String,
+    /// Threads, for a CPU.
+    pub threads: Option<usize>,
+}
+
+/// A launch or set-up that did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The kernel refused its arguments or failed.
+    #[error("{what} failed: {reason}")]
+    Launch {
+        /// What was launched.
+        what: String,
+        /// What the kernel or driver said.
+        reason: String,
+    },
+    /// The device is not there or cannot be used.
+    #[error("no usable {backend} device: {reason}")]
+    Unavailable {
+        /// Name of the backend.
+        backend: &'static str,
+        /// What is missing and what to do.
+        reason: String,
+    },
+    /// The policy does not fit the problem.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// How the tokens of queries and keys are cut into mask blocks.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// Order of the queries.
+    pub q: TokenOrder,
+    /// Order of keys and values.
+    pub kv: TokenOrder,
+}
+
+impl Orders {
+    /// Orders the tokens of a problem for a mask block.
+    ///
+    /// # Errors
+    /// When the mask block does not suit the grid or sequence.
+    pub fn new(problem: &Problem, block: MaskBlock) -> Result<Self, crate::ParseError> {
+        Ok(Self {
+            q: TokenOrder::new(problem.grid, problem.seqlen_q, block.q_block)?,
+            kv: TokenOrder::new(problem.grid, problem.seqlen_k, block.kv_block)?,
+        })
+    }
+
+    /// Returns the mask block.
+    pub fn mask_block(&self) -> MaskBlock {
+        MaskBlock { q_block: self.q.layout().block(), kv_block: self.kv.layout().block() }
+    }
+}
+
+/// What a launch computes: everything, or the blocks of a mask.
+#[derive(Debug, Clone)]
+pub enum Pattern {
+    /// Every query attends to every key.
+    Dense,
+    /// Only the blocks the mask keeps.
+    Mask(Arc<BlockMask>),
+}
+
+impl Pattern {
+    /// Returns the mask, if there is one.
+    pub fn mask(&self) -> Option<&BlockMask> {
+        match self {
+            Pattern::Dense => None,
+            Pattern::Mask(mask) => Some(mask),
+        }
+    }
+}
+
+/// Output of a launch, fetched from the device, in the block order of the queries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionOutput {
+    /// `[batch_heads, seqlen_q, head_dim]`.
+    pub out: Vec<f32>,
+    /// Natural log of the sum of exponentials, `[batch_heads, seqlen_q]`.
+    pub lse: Vec<f32>,
+}
+
+/// A device and its kernels.
+pub trait Backend {
+    /// Returns what this backend runs on.
+    fn device(&self) -> &DeviceIdentity;
+
+    /// Lists the tiles worth trying on a problem; some may be ineligible for a given mask block.
+    fn tiles(&self, problem: &Problem) -> Vec<TileConfig>;
+
+    /// Returns the tile a user gets who chooses none.
+    fn default_tile(&self, problem: &Problem, block: Option<MaskBlock>) -> TileConfig;
+
+    /// Makes the variant of a tile for a problem and mask block (`None` for dense), or says why it cannot run.
+    fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility;
+
+    /// Puts the tensors on the device and reorders them.
+    ///
+    /// # Errors
+    /// When memory or the device gives out.
+    fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError>;
+}
+
+/// One problem's tensors on a device, in block order.
+pub trait Workspace {
+    /// Returns how the tokens are cut.
+    fn orders(&self) -> &Arc<Orders>;
+
+    /// Reorders Q, K and V from raster order and a result back, as one pass of a model does; returns microseconds.
+    ///
+    /// # Errors
+    /// When the launch fails.
+    fn time_reorder(&mut self) -> Result<f64, BackendError>;
+
+    /// Builds the block mask of a sparse policy: pooling, pooled map, selection, lists. Returns it with the
+    /// microseconds it took.
+    ///
+    /// # Errors
+    /// When the policy does not fit the problem or the launch fails.
+    fn build_mask(&mut self, policy: &Policy) -> Result<(Arc<BlockMask>, f64), BackendError>;
+
+    /// Computes attention into the output buffers and returns microseconds.
+    ///
+    /// # Errors
+    /// When the launch fails.
+    fn attention(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, BackendError>;
+
+    /// Fills the output buffers with NaN, so that whatever a kernel does not write shows.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn poison(&mut self) -> Result<(), BackendError>;
+
+    /// Fetches the output of the last launch.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn output(&mut self) -> Result<AttentionOutput, BackendError>;
+}

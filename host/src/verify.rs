@@ -1,0 +1,195 @@
+//! Accuracy of a launch: kernel error within a derived budget, sparsity error as a fact.
+
+use std::sync::Arc;
+
+use crate::{
+    Dtype,
+    backend::AttentionOutput,
+    error_measures::ErrorMeasures,
+    reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
+    tensor::Qkv,
+    token_order::TokenOrder,
+};
+
+/// Rows per head of the plain low-precision run a budget is derived from.
+const BUDGET_ROWS: usize = 256;
+
+/// What a launch's kernel error has to stay under.
+///
+/// Derived, never tuned: twice the error of a plain low-precision run of the same inputs, which has the same
+/// operations to round, plus a band of four float32 roundings for the exponential and the final division.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// Bound on the relative RMSE of the output.
+    pub rel_rmse: f64,
+    /// Bound on the largest absolute error of lse.
+    pub lse_max_abs: f64,
+}
+
+/// Float64 attention on one mask, and the budgets that follow from it.
+#[derive(Debug)]
+pub struct Oracle {
+    reference: Reference,
+    f32_probabilities: Budget,
+    low_probabilities: Option<(Dtype, Budget)>,
+}
+
+impl Oracle {
+    /// Computes float64 attention on the sampled rows, dense or on a mask, and the error budgets for kernels that keep
+    /// probabilities in float32 and in the dtype of the inputs.
+    pub fn new(qkv: &Qkv, scale: f32, mask: Option<OrderedMask<'_>>, sample: &Arc<RowSample>) -> Self {
+        let reference = attention(qkv, scale, mask, sample, Arithmetic::Float64);
+        let thin = Arc::new(sample.thin(BUDGET_ROWS));
+        let budget = |probabilities| {
+            let plain = attention(qkv, scale, mask, &thin, Arithmetic::Plain { probabilities });
+            budget_from(&plain, &reference)
+        };
+        let dtype = qkv.problem().dtype;
+        let f32_probabilities = budget(Dtype::F32);
+        let low_probabilities = (dtype != Dtype::F32).then(|| (dtype, budget(dtype)));
+        Self { reference, f32_probabilities, low_probabilities }
+    }
+
+    /// Returns the float64 result.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// Returns the budget of a kernel that rounds its probabilities to `probabilities`.
+    pub fn budget(&self, probabilities: Dtype) -> Budget {
+        match self.low_probabilities {
+            Some((dtype, budget)) if dtype == probabilities => budget,
+            _ => self.f32_probabilities,
+        }
+    }
+}
+
+fn budget_from(plain: &Reference, exact: &Reference) -> Budget {
+    let band = 4.0 * Dtype::F32.unit_roundoff();
+    let d = exact.head_dim;
+    let mut pairs = Vec::new();
+    let mut lse_error = 0f64;
+    let mut lse_size = 0f64;
+    // The plain rows are a subsequence of the exact ones.
+    let mut positions = Vec::with_capacity(plain.sample.rows().len());
+    let mut next = 0;
+    for row in plain.sample.rows() {
+        while exact.sample.rows()[next] != *row {
+            next += 1;
+        }
+        positions.push(next);
+    }
+    for head in 0..exact.batch_heads {
+        for (i, &position) in positions.iter().enumerate() {
+            let a = head * positions.len() + i;
+            let b = head * exact.sample.rows().len() + position;
+            pairs.extend(
+                plain.out[a * d..][..d].iter().copied().zip(exact.out[b * d..][..d].iter().copied()),
+            );
+            if exact.lse[b].is_finite() {
+                lse_error = lse_error.max((plain.lse[a] - exact.lse[b]).abs());
+                lse_size = lse_size.max(exact.lse[b].abs());
+            }
+        }
+    }
+    Budget {
+        rel_rmse: 2.0 * ErrorMeasures::of(pairs).rel_rmse + band,
+        lse_max_abs: 2.0 * lse_error + band * (1.0 + lse_size),
+    }
+}
+
+/// Errors of one launch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accuracy {
+    /// Against float64 attention on the same mask: a kernel bug shows here.
+    pub kernel: ErrorMeasures,
+    /// Largest absolute lse error against the same; infinite where one is infinite and the other is not.
+    pub lse_max_abs: f64,
+    /// Against dense float64 attention: what sparsity costs.
+    pub sparsity: ErrorMeasures,
+    /// What the kernel error had to stay under.
+    pub budget: Budget,
+    /// Query rows per head the errors were computed on.
+    pub rows: usize,
+}
+
+/// Measures a launch against the oracle of its mask and against dense attention.
+///
+/// # Errors
+/// When an output element is not finite (NaN poison included), or the output or lse misses its budget; the text
+/// says which, by how much, and where. The accuracy is returned beside the error when it could be computed.
+pub fn verify(
+    output: &AttentionOutput,
+    q_order: &TokenOrder,
+    oracle: &Oracle,
+    dense: &Reference,
+    probabilities: Dtype,
+) -> (Accuracy, Result<(), String>) {
+    let exact = &oracle.reference;
+    let (d, tokens) = (exact.head_dim, q_order.source().len());
+    let inverse = q_order.inverse();
+    let place = |head: usize, row: u32| head * tokens + inverse[row as usize] as usize;
+    let against = |reference: &Reference| {
+        let rows = reference.sample.rows();
+        ErrorMeasures::of((0..reference.batch_heads).flat_map(|head| {
+            rows.iter().enumerate().flat_map(move |(i, &row)| {
+                let got = &output.out[place(head, row) * d..][..d];
+                let want = &reference.out[(head * rows.len() + i) * d..][..d];
+                got.iter().zip(want).map(|(&x, &y)| (f64::from(x), y))
+            })
+        }))
+    };
+    let mut lse_max_abs = 0f64;
+    for head in 0..exact.batch_heads {
+        for (i, &row) in exact.sample.rows().iter().enumerate() {
+            let got = f64::from(output.lse[place(head, row)]);
+            let want = exact.lse[head * exact.sample.rows().len() + i];
+            let diff = if got == want { 0.0 } else { (got - want).abs() };
+            if diff > lse_max_abs || diff.is_nan() {
+                lse_max_abs = diff;
+            }
+        }
+    }
+    let budget = oracle.budget(probabilities);
+    let accuracy = Accuracy {
+        kernel: against(exact),
+        lse_max_abs,
+        sparsity: against(dense),
+        budget,
+        rows: exact.sample.rows().len(),
+    };
+    (accuracy, judge(output, &accuracy, d, tokens))
+}
+
+fn judge(output: &AttentionOutput, accuracy: &Accuracy, d: usize, tokens: usize) -> Result<(), String> {
+    let bad = output.out.iter().filter(|x| !x.is_finite()).count();
+    if let Some(first) = output.out.iter().position(|x| !x.is_finite()) {
+        let row = first / d;
+        return Err(format!(
+            "{bad} of {} outputs are not finite or were never written, the first at head {}, token {} (block order), \
+             element {}",
+            output.out.len(),
+            row / tokens,
+            row % tokens,
+            first % d
+        ));
+    }
+    if let Some(row) = output.lse.iter().position(|x| x.is_nan()) {
+        return Err(format!("lse is NaN or was never written at head {}, token {}", row / tokens, row % tokens));
+    }
+    let Budget { rel_rmse, lse_max_abs } = accuracy.budget;
+    // Written so that a NaN fails.
+    if !(accuracy.kernel.rel_rmse <= rel_rmse) {
+        return Err(format!(
+            "kernel error {:.3e} (relative RMSE against float64 on the same mask) exceeds its budget {rel_rmse:.3e}",
+            accuracy.kernel.rel_rmse
+        ));
+    }
+    if !(accuracy.lse_max_abs <= lse_max_abs) {
+        return Err(format!(
+            "lse error {:.3e} (largest absolute difference) exceeds its budget {lse_max_abs:.3e}",
+            accuracy.lse_max_abs
+        ));
+    }
+    Ok(())
+}

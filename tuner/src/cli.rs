@@ -1,0 +1,207 @@
+//! Command line of the program.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nabla_host::{Dtype, Grid, Policy, generate::GenerateSpec};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 2 bad usage; 3 an input or record file cannot be used; 4 the device is missing or gave \
+out; 5 a kernel missed its error budget; 6 a result could not be written.";
+
+const EXAMPLES: &str = "\
+Examples:
+  nabla sweep                                        sweep the bundled clip, write plots and a report
+  nabla sweep --generate video:5,40,80,2,128         sweep generated inputs of any size
+  nabla run --input clip.safetensors --policy nabla-0.7 --out out.safetensors
+  nabla mask --input clip.safetensors --policy sta-11-3-3 --out mask.safetensors --png mask.png
+  nabla report nabla-runs/20260101-120000            draw the plots of a run again";
+
+/// Finds the best block and tile settings of NABLA block-sparse attention, and what they cost in accuracy.
+#[derive(Debug, Parser)]
+#[command(name = "nabla", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the machine, its backends, and what this program was built from.
+    Info(DeviceArgs),
+    /// Build the block mask of an input and write it in FlexAttention's format.
+    Mask(MaskArgs),
+    /// Run attention once on an input and print time, density and both errors.
+    Run(RunArgs),
+    /// Sweep mask blocks, tiles, thresholds and lengths; write records, CSV, plots and a report.
+    ///
+    /// Without arguments it sweeps the bundled clip. Every configuration is verified before it is timed; a failing
+    /// one becomes a row with its reason. Configurations of one length and threshold are timed in interleaved rounds,
+    /// in an order drawn afresh each round, together with the dense baseline.
+    Sweep(SweepArgs),
+    /// Draw the plots and the HTML report of a recorded run again.
+    Report(ReportArgs),
+    /// Print a completion script for your shell.
+    Completions {
+        /// Shell to write the script for.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where kernels run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// The kernels of this program on the CPU.
+    Cpu,
+}
+
+/// Instruction set of the CPU backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsaName {
+    /// Plain Rust.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512.
+    Avx512,
+    /// AVX-512 with bf16 dot products.
+    Avx512bf16,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeviceArgs {
+    /// Where to run.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub(crate) backend: BackendName,
+    /// Threads of the CPU backend [default: every core this process may use].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// Instruction set of the CPU backend [default: the strongest this CPU has].
+    #[arg(long, value_enum)]
+    pub(crate) isa: Option<IsaName>,
+    /// Let the operating system move threads between cores.
+    #[arg(long)]
+    pub(crate) no_pin: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InputArgs {
+    /// Read q, k, v of shape [B,H,S,D] from a .safetensors or .npz file, or from a folder with q.npy, k.npy, v.npy
+    /// [default: the bundled clip].
+    #[arg(long, value_name = "FILE", conflicts_with = "generate")]
+    pub(crate) input: Option<PathBuf>,
+    /// Make smooth seeded inputs instead: video:T,H,W,HEADS,D[,DTYPE].
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) generate: Option<GenerateSpec>,
+    /// Token grid of the input as T,H,W, when its file does not say.
+    #[arg(long, value_name = "T,H,W", conflicts_with = "generate")]
+    pub(crate) grid: Option<Grid>,
+    /// Round the input to this type first: f32, f16 or bf16 [default: as stored].
+    #[arg(long)]
+    pub(crate) dtype: Option<Dtype>,
+    /// Seed of generated inputs, sampling and order.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MaskArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Mask policy: dense, nabla-MASS, sta-T-H-W, or nabla-MASS_sta-T-H-W.
+    #[arg(long)]
+    pub(crate) policy: Policy,
+    /// Tokens per mask block: 32, 64 or 128 on a grid, any size on a plain sequence.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
+    pub(crate) block: usize,
+    /// Write kv_num_blocks, kv_indices, mask and density to this safetensors file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Draw every head's mask into this picture.
+    #[arg(long, value_name = "FILE.png")]
+    pub(crate) png: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Mask policy: dense, nabla-MASS, sta-T-H-W, or nabla-MASS_sta-T-H-W.
+    #[arg(long)]
+    pub(crate) policy: Policy,
+    /// Tokens per mask block: 32, 64 or 128 on a grid, any size on a plain sequence.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
+    pub(crate) block: usize,
+    /// Query rows of the compute tile [default: the backend's].
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) block_m: Option<usize>,
+    /// Keys of the compute tile [default: the backend's].
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) block_n: Option<usize>,
+    /// Timed launches.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) repeat: u32,
+    /// Query rows per head that errors are computed on, in whole blocks [default: all, or as many as keep the
+    /// float64 reference short].
+    #[arg(long, value_name = "N")]
+    pub(crate) error_rows: Option<usize>,
+    /// Write out and lse, in the token order of the input, to this safetensors file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SweepArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Sequence lengths, as numbers of frames cut from the start of the input [default: 1, 2, 4, ... and all].
+    #[arg(long, value_delimiter = ',', value_name = "N,..")]
+    pub(crate) frames: Option<Vec<usize>>,
+    /// Thresholds: shares of pooled attention to keep, each the policy nabla-MASS.
+    #[arg(long, value_delimiter = ',', value_name = "MASS,..", default_values_t = [0.2, 0.4, 0.6, 0.8])]
+    pub(crate) thresholds: Vec<f64>,
+    /// Further policies, by their strings.
+    #[arg(long, value_delimiter = ',', value_name = "POLICY,..")]
+    pub(crate) policies: Vec<Policy>,
+    /// Mask block sizes in tokens.
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", default_values_t = [32, 64, 128])]
+    pub(crate) blocks: Vec<usize>,
+    /// Query rows of the compute tile [default: every size of the backend].
+    #[arg(long, value_delimiter = ',', value_name = "ROWS,..")]
+    pub(crate) block_m: Option<Vec<usize>>,
+    /// Keys of the compute tile [default: every size of the backend].
+    #[arg(long, value_delimiter = ',', value_name = "KEYS,..")]
+    pub(crate) block_n: Option<Vec<usize>>,
+    /// Interleaved rounds: timing samples per configuration.
+    #[arg(long, default_value_t = 11, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rounds: u32,
+    /// Query rows per head that errors are computed on, in whole blocks [default: all, or as many as keep the
+    /// float64 reference short].
+    #[arg(long, value_name = "N")]
+    pub(crate) error_rows: Option<usize>,
+    /// Write the run to this folder [default: nabla-runs/DATE-TIME].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Continue a run that was cut short, with the settings it was started with.
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    pub(crate) resume: Option<PathBuf>,
+    /// Write records and CSV only.
+    #[arg(long)]
+    pub(crate) no_report: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folder of a run, or its records.jsonl.
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run: PathBuf,
+    /// Write to this folder [default: the run's].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}

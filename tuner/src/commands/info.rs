@@ -1,0 +1,33 @@
+//! `nabla info`: the machine, its backends, and what the program was built from.
+
+use std::io::Write;
+
+use nabla_host::{
+    backend::{Backend, Isa},
+    provenance,
+};
+
+use crate::{cli::DeviceArgs, failure::Failure, input};
+
+/// Prints what a bug report needs.
+pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
+    let backend = input::cpu_backend(args)?;
+    let device = backend.device();
+    let isas: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "nabla      {} ({})", env!("CARGO_PKG_VERSION"), env!("NABLA_GIT_COMMIT"))?;
+    writeln!(out, "toolchain  {}", provenance::TOOLCHAIN)?;
+    writeln!(out, "sources    {}", provenance::SOURCE_HASH)?;
+    writeln!(out, "platform   {}-{}", std::env::consts::OS, std::env::consts::ARCH)?;
+    writeln!(out)?;
+    writeln!(out, "backend    cpu")?;
+    writeln!(out, "device     {}", device.name)?;
+    writeln!(out, "threads    {}", device.threads.unwrap_or(1))?;
+    writeln!(out, "isa        {} (this CPU has: {})", device.isa, isas.join(", "))?;
+    let (f32_peak, bf16_peak) = backend.measure_peaks_gflops();
+    writeln!(out, "f32 peak   {f32_peak:.0} GFLOP/s measured, all threads")?;
+    if let Some(bf16_peak) = bf16_peak {
+        writeln!(out, "bf16 peak  {bf16_peak:.0} GFLOP/s measured, all threads")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! `nabla mask`: the block mask of an input, in FlexAttention's format.
+
+use std::{collections::BTreeMap, io::Write, sync::Arc};
+
+use nabla_host::{
+    BlockMask, Problem,
+    backend::Orders,
+    io::{OutTensor, write_safetensors},
+    variant::MaskBlock,
+};
+use nabla_reports::{MaskPicture, write_block_masks};
+
+use crate::{cli::MaskArgs, failure::Failure, input, output};
+
+/// Builds the mask, writes it, and prints the density of every head.
+pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
+    let qkv = input::load(&args.input)?;
+    let backend = input::backend(&args.device)?;
+    let problem = qkv.problem();
+    let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.block))?);
+    let mut workspace = backend.load(Arc::clone(&qkv), orders)?;
+    let (mask, time_us) = workspace.build_mask(&args.policy)?;
+
+    let metadata = BTreeMap::from([
+        ("policy".to_owned(), args.policy.to_string()),
+        ("block".to_owned(), args.block.to_string()),
+        ("density".to_owned(), mask.density().to_string()),
+        ("grid".to_owned(), problem.grid.map(|g| g.to_string()).unwrap_or_default()),
+        (
+            "order".to_owned(),
+            match problem.grid {
+                Some(_) => "blocks by frame, patch row, patch column".to_owned(),
+                None => "blocks as the tokens stand".to_owned(),
+            },
+        ),
+    ]);
+    write_safetensors(&args.out, &tensors(&problem, &mask), &metadata)?;
+    if let Some(path) = &args.png {
+        write_block_masks(path, &pictures(&problem, &mask))?;
+    }
+
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "input    {}", qkv.source)?;
+    writeln!(out, "policy   {}, blocks of {} tokens", args.policy, args.block)?;
+    writeln!(out, "blocks   {} x {} per head", mask.q_layout().blocks(), mask.kv_layout().blocks())?;
+    writeln!(out, "density  {} ({} sparse)", output::percent(mask.density()), output::percent(1.0 - mask.density()))?;
+    for head in 0..mask.batch_heads() {
+        writeln!(
+            out,
+            "  batch {} head {}: {} kept of {}, density {}",
+            head / problem.heads,
+            head % problem.heads,
+            mask.kept_blocks(head),
+            mask.q_layout().blocks() * mask.kv_layout().blocks(),
+            output::percent(mask.head_density(head))
+        )?;
+    }
+    writeln!(out, "time     {}", output::time(time_us))?;
+    writeln!(out, "{}", args.out.display())?;
+    if let Some(path) = &args.png {
+        writeln!(out, "{}", path.display())?;
+    }
+    Ok(())
+}
+
+fn tensors(problem: &Problem, mask: &BlockMask) -> Vec<OutTensor> {
+    let (b, h) = (problem.batch, problem.heads);
+    let (q, k) = (mask.q_layout().blocks(), mask.kv_layout().blocks());
+    let densities: Vec<f32> = (0..mask.batch_heads()).map(|head| mask.head_density(head) as f32).collect();
+    vec![
+        OutTensor::i32("kv_num_blocks", vec![b, h, q], mask.kv_num_blocks()),
+        OutTensor::i32("kv_indices", vec![b, h, q, mask.max_blocks()], mask.kv_indices()),
+        OutTensor::u8("mask", vec![b, h, q, k], &mask.to_bytes()),
+        OutTensor::f32("density", vec![b, h], &densities),
+    ]
+}
+
+fn pictures(problem: &Problem, mask: &BlockMask) -> Vec<MaskPicture> {
+    let (q_blocks, kv_blocks) = (mask.q_layout().blocks(), mask.kv_layout().blocks());
+    let cells = mask.to_bytes();
+    cells
+        .chunks_exact(q_blocks * kv_blocks)
+        .enumerate()
+        .map(|(head, cells)| MaskPicture {
+            title: if problem.batch > 1 {
+                format!("batch {} head {}", head / problem.heads, head % problem.heads)
+            } else {
+                format!("head {head}")
+            },
+            q_blocks,
+            kv_blocks,
+            density: mask.head_density(head),
+            kept: cells.iter().map(|&cell| cell != 0).collect(),
+        })
+        .collect()
+}

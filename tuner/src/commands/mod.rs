@@ -1,0 +1,8 @@
+//! The commands, one a file.
+
+pub(crate) mod completions;
+pub(crate) mod info;
+pub(crate) mod mask;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod sweep;

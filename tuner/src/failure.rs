@@ -1,0 +1,107 @@
+//! How the program fails: one message, one documented exit code.
+
+use std::{fmt, io, path::Path, process::ExitCode};
+
+use nabla_host::{ParseError, backend::BackendError, io::InputError, policy::PolicyError};
+use nabla_reports::{ReadError, ReportError};
+use owo_colors::OwoColorize;
+
+/// What went wrong, by exit code. Bad usage is 2, given by the argument parser itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Options that fit each other but not this problem (exit code 2).
+    Usage = 2,
+    /// An input file, policy or record file cannot be used (exit code 3).
+    Input = 3,
+    /// The device is missing or gave out (exit code 4).
+    Device = 4,
+    /// A kernel's output missed its error budget (exit code 5).
+    Incorrect = 5,
+    /// A result could not be written (exit code 6).
+    Output = 6,
+}
+
+/// One failure of a command.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    message: String,
+    broken_pipe: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string(), broken_pipe: false }
+    }
+
+    /// Tells of a result that could not be written.
+    pub(crate) fn write(path: &Path, error: &io::Error) -> Self {
+        Self::new(Kind::Output, format!("cannot write {}: {error}", path.display()))
+    }
+
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        self.broken_pipe
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.kind as u8)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Returns the coloured word before a message.
+pub(crate) fn label() -> impl fmt::Display {
+    format!("{}", "error:".red().bold())
+}
+
+impl From<io::Error> for Failure {
+    /// Only writing to stdout fails without a path.
+    fn from(error: io::Error) -> Self {
+        let broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
+        Self { kind: Kind::Output, message: format!("cannot write to stdout: {error}"), broken_pipe }
+    }
+}
+
+impl From<InputError> for Failure {
+    fn from(error: InputError) -> Self {
+        Self::new(Kind::Input, error)
+    }
+}
+
+impl From<PolicyError> for Failure {
+    fn from(error: PolicyError) -> Self {
+        Self::new(Kind::Input, error)
+    }
+}
+
+impl From<ParseError> for Failure {
+    fn from(error: ParseError) -> Self {
+        Self::new(Kind::Usage, error)
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Policy(error) => error.into(),
+            other => Self::new(Kind::Device, other),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::new(Kind::Input, error)
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Self {
+        Self::new(Kind::Output, error)
+    }
+}

@@ -1,0 +1,69 @@
+//! From options to tensors and a backend.
+
+use std::sync::Arc;
+
+use nabla_host::{
+    Problem,
+    backend::{Backend, CpuBackend, CpuOptions, Isa},
+    generate::generate_video,
+    io::{ReadOptions, read_qkv, read_safetensors_bytes},
+    reference::RowSample,
+    tensor::Qkv,
+    token_order::TokenOrder,
+};
+
+use crate::{
+    cli::{BackendName, DeviceArgs, InputArgs, IsaName},
+    failure::Failure,
+};
+
+/// The bundled clip, part of the program: the first run needs no file.
+const BUNDLED_CLIP: &[u8] = include_bytes!("../../data/bbb_t4h32w32_n2d64.safetensors");
+
+/// FLOPs of a float64 reference that stay within a second or so on two cores.
+const REFERENCE_FLOPS: usize = 10_000_000_000;
+
+/// Reads or makes the input the options name.
+pub(crate) fn load(args: &InputArgs) -> Result<Arc<Qkv>, Failure> {
+    let options = ReadOptions { grid: args.grid, ..ReadOptions::default() };
+    let mut qkv = match (&args.input, &args.generate) {
+        (Some(path), _) => read_qkv(path, &options)?,
+        (None, Some(spec)) => generate_video(spec, args.seed),
+        (None, None) => read_safetensors_bytes(BUNDLED_CLIP, "bundled clip", &options)?,
+    };
+    if let Some(dtype) = args.dtype {
+        qkv = qkv.cast(dtype);
+    }
+    Ok(Arc::new(qkv))
+}
+
+/// Starts the backend the options name.
+pub(crate) fn backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
+    match args.backend {
+        BackendName::Cpu => Ok(Box::new(cpu_backend(args)?)),
+    }
+}
+
+/// Starts the CPU backend.
+pub(crate) fn cpu_backend(args: &DeviceArgs) -> Result<CpuBackend, Failure> {
+    let isa = args.isa.map(|name| match name {
+        IsaName::Portable => Isa::Portable,
+        IsaName::Avx2 => Isa::Avx2,
+        IsaName::Avx512 => Isa::Avx512,
+        IsaName::Avx512bf16 => Isa::Avx512Bf16,
+    });
+    let options = CpuOptions { threads: args.threads.map(|n| n as usize), isa, pin: !args.no_pin };
+    Ok(CpuBackend::new(options)?)
+}
+
+/// Chooses the query tokens errors are computed on: whole blocks of the coarsest order, at least as many as asked for.
+pub(crate) fn error_sample(
+    problem: &Problem,
+    rows: Option<usize>,
+    seed: u64,
+) -> Result<Arc<RowSample>, Failure> {
+    let affordable = REFERENCE_FLOPS / (4 * problem.batch_heads() * problem.seqlen_k * problem.head_dim).max(1);
+    let rows = rows.unwrap_or_else(|| affordable.max(256)).max(1);
+    let coarsest = TokenOrder::new(problem.grid, problem.seqlen_q, 128)?;
+    Ok(Arc::new(RowSample::blocks(&coarsest, rows, seed)))
+}

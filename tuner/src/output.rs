@@ -1,0 +1,35 @@
+//! Numbers as people read them.
+
+/// Writes microseconds with a fitting unit, three significant digits.
+pub(crate) fn time(us: f64) -> String {
+    let (value, unit) = match us {
+        us if us < 1e3 => (us, "µs"),
+        us if us < 1e6 => (us / 1e3, "ms"),
+        us => (us / 1e6, "s"),
+    };
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {unit}")
+}
+
+/// Writes a ratio as a percentage.
+pub(crate) fn percent(ratio: f64) -> String {
+    format!("{:.1} %", ratio * 100.0)
+}
+
+/// Writes a small error in scientific notation.
+pub(crate) fn error(value: f64) -> String {
+    format!("{value:.2e}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_fitting_units() {
+        assert_eq!(time(12.34), "12.3 µs");
+        assert_eq!(time(1234.0), "1.23 ms");
+        assert_eq!(time(123_456.0), "123 ms");
+        assert_eq!(time(2_500_000.0), "2.50 s");
+    }
+}

@@ -1,0 +1,282 @@
+//! One group of a sweep: every configuration of one length and policy, verified, then timed together.
+
+use std::sync::Arc;
+
+use nabla_host::{
+    Policy, Problem,
+    backend::{Backend, BackendError, Orders, Pattern, Workspace},
+    reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
+    tensor::Qkv,
+    variant::{MaskBlock, Variant},
+    verify::{Oracle, verify},
+};
+use nabla_reports::{Identity, Record, Status};
+
+use super::{
+    median,
+    progress::Progress,
+    rounds::interleave,
+    row::{Outcome, Shared, record},
+    space::{Config, Space},
+};
+use crate::failure::Failure;
+
+/// What stays the same over a sweep.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) backend: &'a dyn Backend,
+    pub(crate) identity: &'a Identity,
+    pub(crate) space: &'a Space,
+    pub(crate) rounds: u32,
+}
+
+/// One sequence length: tensors on the device in the order of each mask block, and the dense oracle.
+pub(crate) struct Length<'a> {
+    context: Context<'a>,
+    qkv: Arc<Qkv>,
+    problem: Problem,
+    sample: Arc<RowSample>,
+    dense: Reference,
+    workspaces: Vec<(MaskBlock, Box<dyn Workspace + 'a>)>,
+    baseline: Option<Variant>,
+}
+
+/// A block mask of the group with the oracle that goes with it.
+struct Masked {
+    workspace: usize,
+    pattern: Pattern,
+    oracle: Oracle,
+}
+
+struct Trial {
+    config: Config,
+    masked: usize,
+    variant: Option<Variant>,
+    outcome: Outcome,
+}
+
+/// What is timed once a round.
+#[derive(Clone, Copy)]
+enum Item {
+    Baseline,
+    MaskBuild(usize),
+    Reorder(usize),
+    Attention(usize),
+}
+
+impl<'a> Length<'a> {
+    /// Loads the tensors and computes dense float64 attention.
+    pub(crate) fn new(context: Context<'a>, qkv: Arc<Qkv>, sample: Arc<RowSample>) -> Result<Self, Failure> {
+        let problem = qkv.problem();
+        let mut workspaces = Vec::new();
+        for &block in &context.space.blocks {
+            let orders = Arc::new(Orders::new(&problem, block)?);
+            workspaces.push((block, context.backend.load(Arc::clone(&qkv), orders)?));
+        }
+        let dense = attention(&qkv, problem.softmax_scale, None, &sample, Arithmetic::Float64);
+        Ok(Self { context, qkv, problem, sample, dense, workspaces, baseline: None })
+    }
+
+    /// Takes the baseline from records of a run that is being continued: the fastest dense one of this length.
+    pub(crate) fn adopt_baseline(&mut self, records: &[Record]) {
+        let best = records
+            .iter()
+            .filter(|r| r.status == Status::Ok && r.policy == "dense" && r.seqlen == self.problem.seqlen_q as u64)
+            .min_by(|a, b| f64::total_cmp(&time_of(a), &time_of(b)));
+        if let Some(best) = best {
+            let tile = nabla_host::variant::TileConfig {
+                block_m: best.block_m as usize,
+                block_n: best.block_n as usize,
+            };
+            self.baseline = self.context.backend.variant(&self.problem, None, tile).ok();
+        }
+    }
+
+    /// Verifies and times the configurations of one policy; returns their records in the order given.
+    pub(crate) fn run(
+        &mut self,
+        policy: &Policy,
+        configs: &[Config],
+        progress: &Progress,
+    ) -> Result<Vec<Record>, Failure> {
+        let masks = self.masks(policy, configs)?;
+        let mut trials: Vec<Trial> = Vec::with_capacity(configs.len());
+        for &config in configs {
+            progress.verifying(&self.problem, policy, &config);
+            trials.push(self.verified(&masks, config));
+        }
+        let (samples, items) = self.time(policy, &masks, &mut trials, progress)?;
+        let records = self.records(policy, &masks, trials, &items, &samples);
+        if *policy == Policy::Dense {
+            self.adopt_baseline(&records);
+            // The dense group had no baseline yet: its best is known only now.
+            return Ok(with_best_dense(records));
+        }
+        Ok(records)
+    }
+
+    fn workspace_of(&self, block: Option<MaskBlock>) -> usize {
+        block.and_then(|block| self.workspaces.iter().position(|(b, _)| *b == block)).unwrap_or(0)
+    }
+
+    fn masks(&mut self, policy: &Policy, configs: &[Config]) -> Result<Vec<Masked>, Failure> {
+        let mut blocks: Vec<Option<MaskBlock>> = configs.iter().map(|c| c.block).collect();
+        blocks.dedup();
+        let scale = self.problem.softmax_scale;
+        let mut masks = Vec::new();
+        for block in blocks {
+            let index = self.workspace_of(block);
+            let workspace = &mut self.workspaces[index].1;
+            let (pattern, oracle) = match block {
+                None => (Pattern::Dense, Oracle::new(&self.qkv, scale, None, &self.sample)),
+                Some(_) => {
+                    let (mask, _) = workspace.build_mask(policy)?;
+                    let orders = Arc::clone(workspace.orders());
+                    let ordered = OrderedMask { mask: &mask, q_order: &orders.q, kv_order: &orders.kv };
+                    let oracle = Oracle::new(&self.qkv, scale, Some(ordered), &self.sample);
+                    (Pattern::Mask(Arc::clone(&mask)), oracle)
+                }
+            };
+            masks.push(Masked { workspace: index, pattern, oracle });
+        }
+        Ok(masks)
+    }
+
+    fn verified(&mut self, masks: &[Masked], config: Config) -> Trial {
+        let index = self.workspace_of(config.block);
+        let is_dense = config.block.is_none();
+        let masked = masks
+            .iter()
+            .position(|m| m.workspace == index && m.pattern.mask().is_none() == is_dense)
+            .unwrap_or_default();
+        let mut trial = Trial { config, masked, variant: None, outcome: Outcome::default() };
+        match self.context.backend.variant(&self.problem, config.block, config.tile) {
+            Err(ineligible) => {
+                trial.outcome.variant = format!("{}_{}", self.context.identity.backend, config.tile);
+                trial.outcome.failure = Some((Status::Ineligible, ineligible.reason));
+            }
+            Ok(variant) => {
+                trial.outcome.variant = variant.id.to_string();
+                match self.launch_and_verify(&masks[masked], &variant, &mut trial.outcome) {
+                    Ok(()) => trial.variant = Some(variant),
+                    Err(failure) => trial.outcome.failure = Some(failure),
+                }
+            }
+        }
+        trial
+    }
+
+    fn launch_and_verify(
+        &mut self,
+        masked: &Masked,
+        variant: &Variant,
+        outcome: &mut Outcome,
+    ) -> Result<(), (Status, String)> {
+        let workspace = &mut self.workspaces[masked.workspace].1;
+        let mut launch = || {
+            workspace.poison()?;
+            workspace.attention(variant, &masked.pattern)?;
+            workspace.output()
+        };
+        let output = launch().map_err(|e: BackendError| (Status::LaunchError, e.to_string()))?;
+        let orders = workspace.orders();
+        let (accuracy, verdict) = verify(&output, &orders.q, &masked.oracle, &self.dense, variant.probabilities);
+        outcome.accuracy = Some(accuracy);
+        verdict.map_err(|reason| (Status::Incorrect, reason))
+    }
+
+    fn time(
+        &mut self,
+        policy: &Policy,
+        masks: &[Masked],
+        trials: &mut [Trial],
+        progress: &Progress,
+    ) -> Result<(Vec<Vec<f64>>, Vec<Item>), Failure> {
+        let mut items = Vec::new();
+        let live = trials.iter().filter(|t| t.variant.is_some()).count();
+        if live > 0 {
+            if *policy != Policy::Dense {
+                items.extend(self.baseline.iter().map(|_| Item::Baseline));
+                items.extend((0..masks.len()).flat_map(|m| [Item::MaskBuild(m), Item::Reorder(m)]));
+            }
+            items.extend((0..trials.len()).filter(|&t| trials[t].variant.is_some()).map(Item::Attention));
+        }
+        // Every group draws its own orders, and the same ones when the run is repeated.
+        let label = format!("{} {policy}", self.problem.seqlen_q);
+        let salt = u64::from_str_radix(&nabla_host::provenance::short_hash(label.as_bytes()), 16).unwrap_or_default();
+        let seed = self.context.identity.seed ^ salt;
+        let (workspaces, baseline) = (&mut self.workspaces, &self.baseline);
+        let samples = interleave(items.len(), self.context.rounds, seed, |item| {
+            progress.timing(items.len() as u64 * u64::from(self.context.rounds));
+            match items[item] {
+                Item::Baseline => match baseline {
+                    Some(variant) => workspaces[0].1.attention(variant, &Pattern::Dense),
+                    None => Ok(f64::NAN),
+                },
+                Item::MaskBuild(m) => workspaces[masks[m].workspace].1.build_mask(policy).map(|(_, us)| us),
+                Item::Reorder(m) => workspaces[masks[m].workspace].1.time_reorder(),
+                Item::Attention(t) => match &trials[t].variant {
+                    Some(variant) => {
+                        let masked = &masks[trials[t].masked];
+                        workspaces[masked.workspace].1.attention(variant, &masked.pattern)
+                    }
+                    None => Ok(f64::NAN),
+                },
+            }
+        })?;
+        Ok((samples, items))
+    }
+
+    fn records(
+        &self,
+        policy: &Policy,
+        masks: &[Masked],
+        mut trials: Vec<Trial>,
+        items: &[Item],
+        samples: &[Vec<f64>],
+    ) -> Vec<Record> {
+        let mut dense: &[f64] = &[];
+        let mut mask_builds: Vec<&[f64]> = vec![&[]; masks.len()];
+        let mut reorders: Vec<&[f64]> = vec![&[]; masks.len()];
+        for (item, samples) in items.iter().zip(samples) {
+            match *item {
+                Item::Baseline => dense = samples,
+                Item::MaskBuild(m) => mask_builds[m] = samples,
+                Item::Reorder(m) => reorders[m] = samples,
+                Item::Attention(t) => trials[t].outcome.samples_us = samples.clone(),
+            }
+        }
+        trials
+            .into_iter()
+            .map(|trial| {
+                let shared = Shared {
+                    identity: self.context.identity,
+                    problem: &self.problem,
+                    policy,
+                    mask: masks[trial.masked].pattern.mask(),
+                    dense_samples_us: dense,
+                    mask_samples_us: mask_builds[trial.masked],
+                    reorder_samples_us: reorders[trial.masked],
+                };
+                record(shared, trial.config, trial.outcome)
+            })
+            .collect()
+    }
+}
+
+fn time_of(record: &Record) -> f64 {
+    record.time_us_median.unwrap_or(f64::INFINITY)
+}
+
+fn with_best_dense(mut records: Vec<Record>) -> Vec<Record> {
+    let best = records.iter().filter(|r| r.status == Status::Ok).min_by(|a, b| time_of(a).total_cmp(&time_of(b)));
+    let Some(samples) = best.map(|r| r.samples_us.clone()) else { return records };
+    let dense_us = median(&samples).map(|m| m.median);
+    for record in records.iter_mut().filter(|r| r.status == Status::Ok) {
+        record.dense_us_median = dense_us;
+        record.speedup_vs_dense = dense_us.zip(record.time_us_median).map(|(dense, t)| dense / t);
+        record.speedup_total_vs_dense = record.speedup_vs_dense;
+        record.dense_samples_us.clone_from(&samples);
+    }
+    records
+}

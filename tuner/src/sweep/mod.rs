@@ -1,0 +1,16 @@
+//! A sweep: space in, verified and timed records out.
+
+mod group;
+mod progress;
+mod rounds;
+mod row;
+mod space;
+mod stats;
+mod store;
+
+pub(crate) use group::{Context, Length};
+pub(crate) use progress::{Progress, work};
+pub(crate) use row::now;
+pub(crate) use space::{Config, Space};
+pub(crate) use stats::median;
+pub(crate) use store::{LOG_NAME, Store};

@@ -1,0 +1,118 @@
+//! The run's log: append-only JSON lines, each durable before the next trial starts.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use nabla_reports::{Identity, Line, Record, Run, RunHeader, read_run};
+
+use crate::failure::{Failure, Kind};
+
+/// Name of the log within a run's folder.
+pub(crate) const LOG_NAME: &str = "records.jsonl";
+
+/// An open log.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+    file: File,
+}
+
+impl Store {
+    /// Starts a log with its header line in a folder that has none.
+    pub(crate) fn create(folder: &Path, header: &RunHeader) -> Result<Self, Failure> {
+        std::fs::create_dir_all(folder).map_err(|e| Failure::write(folder, &e))?;
+        let path = folder.join(LOG_NAME);
+        let file = OpenOptions::new().append(true).create_new(true).open(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => Failure::new(
+                Kind::Usage,
+                format!(
+                    "{} holds a run already; continue it with --resume {}, or choose another --out",
+                    folder.display(),
+                    folder.display()
+                ),
+            ),
+            _ => Failure::write(&path, &e),
+        })?;
+        let mut store = Self { path, file };
+        store.append(&Line::Header(Box::new(header.clone())))?;
+        Ok(store)
+    }
+
+    /// Opens the log of a run that was cut short, dropping a torn last line.
+    ///
+    /// The run's identity must be `identity` but for the commit, which each record carries itself.
+    pub(crate) fn resume(folder: &Path, identity: &Identity) -> Result<(Self, Run), Failure> {
+        let run = read_run(folder)?;
+        let theirs = Identity { git_commit: identity.git_commit.clone(), ..run.header.identity.clone() };
+        if theirs != *identity {
+            return Err(Failure::new(
+                Kind::Input,
+                format!(
+                    "the run in {} was made by something else; expected the same identity, got\n{}\nstart a new run \
+                     instead",
+                    folder.display(),
+                    differences(&theirs, identity)
+                ),
+            ));
+        }
+        let path = folder.join(LOG_NAME);
+        let mut file =
+            OpenOptions::new().read(true).append(true).open(&path).map_err(|e| Failure::write(&path, &e))?;
+        drop_torn_line(&mut file).map_err(|e| Failure::write(&path, &e))?;
+        Ok((Self { path, file }, run))
+    }
+
+    /// Appends a trial and makes it durable.
+    pub(crate) fn push(&mut self, record: &Record) -> Result<(), Failure> {
+        self.append(&Line::Trial(Box::new(record.clone())))
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), Failure> {
+        let write = || -> io::Result<()> {
+            let mut text = serde_json::to_vec(line)?;
+            text.push(b'\n');
+            // One write call: a kill leaves whole lines and at most one torn one at the end.
+            (&self.file).write_all(&text)?;
+            self.file.sync_data()
+        };
+        write().map_err(|e| Failure::write(&self.path, &e))
+    }
+}
+
+/// Cuts the file after its last whole, valid line.
+fn drop_torn_line(file: &mut File) -> io::Result<()> {
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut text)?;
+    let mut end = text.len();
+    if !text.ends_with(b"\n") {
+        end = text.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
+    } else {
+        let start = text[..end - 1].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
+        if serde_json::from_slice::<Line>(&text[start..end]).is_err() {
+            end = start;
+        }
+    }
+    if end < text.len() {
+        file.set_len(end as u64)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+fn differences(theirs: &Identity, ours: &Identity) -> String {
+    let fields = |identity: &Identity| match serde_json::to_value(identity) {
+        Ok(serde_json::Value::Object(map)) => map,
+        _ => serde_json::Map::new(),
+    };
+    let (theirs, ours) = (fields(theirs), fields(ours));
+    let lines: Vec<String> = theirs
+        .iter()
+        .filter(|(name, value)| ours.get(*name) != Some(value))
+        .map(|(name, value)| format!("  {name}: {value} in the run, {} here", ours[name]))
+        .collect();
+    lines.join("\n")
+}

@@ -5,8 +5,10 @@
 //! or writes records.
 
 pub mod block_mask;
+pub mod io;
 pub mod policy;
 pub mod problem;
+pub mod tensor;
 pub mod token_order;
 
 pub use block_mask::BlockMask;

@@ -1,0 +1,107 @@
+//! The command line: which chore, and how strict. By hand, because every check of a change starts by compiling this.
+
+/// What `cargo xtask help` prints.
+pub(crate) const HELP: &str = "\
+Developer chores of this workspace.
+
+Usage: cargo xtask <CHORE>
+
+Chores:
+  test     Set up, then check and test everything. Stops at the first step that fails:
+           setup, fmt, clippy, test, doc, deny (licences, bans, sources), typos.
+           The last line printed counts the tests: passed, failed, skipped (ignored).
+  setup    Install what the checks need into target/tools/; does nothing when all is there.
+  audit    Check the dependencies against the advisory database, which it downloads.
+  help     Print this text.
+
+Option of test:
+  --strict  Fail, rather than skip, a step whose tool cannot be installed (no network).
+            Default: off, and on where CI=true is set.
+";
+
+/// One chore with its options.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Chore {
+    /// Everything that a change has to pass.
+    Test {
+        /// Whether a step that cannot run is a failure.
+        strict: bool,
+    },
+    /// Only the tools; a missing one is always a failure here, so there is no strictness to choose.
+    Setup,
+    /// Only the advisories; as with the set-up, not being able to is a failure.
+    Audit,
+    /// The help text.
+    Help,
+}
+
+impl Chore {
+    /// Tells whether a step that cannot run is a failure for this chore.
+    pub(crate) fn is_strict(&self) -> bool {
+        match self {
+            Chore::Test { strict } => *strict,
+            Chore::Setup | Chore::Audit => true,
+            Chore::Help => false,
+        }
+    }
+}
+
+/// Parses the arguments after `cargo xtask`.
+///
+/// Errors: a sentence that names the first argument not understood.
+pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Chore, String> {
+    let mut name = None;
+    let mut strict = false;
+    for argument in arguments {
+        match argument.as_str() {
+            "--strict" => strict = true,
+            "-h" | "--help" => return Ok(Chore::Help),
+            flag if flag.starts_with('-') => return Err(format!("unknown option `{flag}`")),
+            chore if name.is_none() => name = Some(chore.to_owned()),
+            extra => return Err(format!("expected one chore, got `{extra}` as well")),
+        }
+    }
+    match name.as_deref() {
+        Some("test") => Ok(Chore::Test { strict }),
+        Some(chore) if strict => Err(format!("`--strict` goes with `test` only, not with `{chore}`")),
+        Some("setup") => Ok(Chore::Setup),
+        Some("audit") => Ok(Chore::Audit),
+        Some("help") => Ok(Chore::Help),
+        Some(other) => Err(format!("unknown chore `{other}`")),
+        None => Err("expected a chore: test, setup, audit or help".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Chore, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn chores_and_their_option_are_understood() {
+        assert_eq!(parsed("test"), Ok(Chore::Test { strict: false }));
+        assert_eq!(parsed("test --strict"), Ok(Chore::Test { strict: true }));
+        assert_eq!(parsed("--strict test"), Ok(Chore::Test { strict: true }));
+        assert_eq!(parsed("setup"), Ok(Chore::Setup));
+        assert_eq!(parsed("audit"), Ok(Chore::Audit));
+        assert_eq!(parsed("help"), Ok(Chore::Help));
+        assert_eq!(parsed("test --help"), Ok(Chore::Help));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (line, culprit) in [
+            ("", "expected a chore"),
+            ("tset", "`tset`"),
+            ("test --fast", "`--fast`"),
+            ("test setup", "`setup`"),
+            ("setup --strict", "`setup`"),
+        ] {
+            let message = parsed(line).expect_err(line);
+            assert!(message.contains(culprit), "{line}: {message}");
+        }
+    }
+}

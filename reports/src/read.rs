@@ -1,0 +1,217 @@
+//! Reads `records.jsonl` back.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::error::Category;
+
+use crate::record::{Line, Record, RunHeader, SCHEMA_VERSION};
+
+/// Name of the file of records in a run folder.
+pub const RECORDS_FILE: &str = "records.jsonl";
+
+/// Longest line accepted. A trial with 100,000 samples stays below 4 MiB; what is longer is no line of records.
+const MAX_LINE_BYTES: u64 = 64 << 20;
+
+/// A run as read: its header and its trials.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// The first line.
+    pub header: RunHeader,
+    /// The trials in the order written. Of two with the same [`Record::key`] the later one counts: it takes the
+    /// place of the earlier.
+    pub records: Vec<Record>,
+    /// Whether the file ends in an unfinished line, which is left out of `records`: the writer was stopped in the
+    /// middle of it.
+    pub torn: bool,
+    /// Bytes of the file up to the end of the last whole line: truncate to this length before appending.
+    pub whole_bytes: u64,
+    /// The file that was read.
+    pub path: PathBuf,
+}
+
+/// Why a run could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Nothing is there.
+    #[error(
+        "{path}: no such file; expected a run folder with {RECORDS_FILE} in it, or that file itself. \
+         Make one with `nabla sweep`, or check the path"
+    )]
+    Missing {
+        /// What was looked for.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{path}: cannot read: {source}; check permissions and the disk")]
+    Io {
+        /// What was being read.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No whole line.
+    #[error(
+        "{path}: empty; expected a header line and a line per trial. The run was stopped before it began: \
+         delete the folder and sweep again"
+    )]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something else than records.
+    #[error(
+        "{path}: not a file of records: expected JSON lines that start with {{\"line\":\"header\", got {found}. \
+         Give the folder that `nabla sweep` wrote"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The first bytes, made printable.
+        found: String,
+    },
+    /// Another version of the format.
+    #[error(
+        "{path}: line format {found}, expected {SCHEMA_VERSION}; read it with the version of nabla that wrote it \
+         ({written_by}), or sweep again"
+    )]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// The version it has.
+        found: u64,
+        /// Program version in its header.
+        written_by: String,
+    },
+    /// A line that cannot be understood, not the last.
+    #[error("{path}:{line}: expected {expected}, got {got}. Delete that line to report on the others")]
+    BrokenLine {
+        /// The file.
+        path: PathBuf,
+        /// Its line, counted from 1.
+        line: u64,
+        /// What should stand there.
+        expected: &'static str,
+        /// What is wrong with it.
+        got: String,
+    },
+}
+
+/// Reads a run from its folder, or from the file of records itself.
+///
+/// The first line is the header, each other one a trial. A last line that is unfinished (without a newline, or not
+/// JSON) is left out and flagged in [`Run::torn`]: that is what a killed writer leaves. Any other line that cannot
+/// be understood is an error with its number.
+pub fn read_run(path: &Path) -> Result<Run, ReadError> {
+    let path = if path.is_dir() { path.join(RECORDS_FILE) } else { path.to_owned() };
+    let file = File::open(&path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => ReadError::Missing { path: path.clone() },
+        _ => ReadError::Io { path: path.clone(), source },
+    })?;
+    let mut lines = Lines { reader: BufReader::new(file), path: &path, number: 0 };
+
+    let first = lines.next()?.ok_or_else(|| ReadError::Empty { path: path.clone() })?;
+    let header = parse_header(&path, &first)?;
+    let mut run =
+        Run { header, records: Vec::new(), torn: false, whole_bytes: first.len() as u64, path: path.clone() };
+
+    let mut place = HashMap::new();
+    let mut ahead = lines.next()?;
+    while let Some(line) = ahead {
+        let number = lines.number;
+        ahead = lines.next()?;
+        let is_last = ahead.is_none();
+        if is_last && !line.ends_with(b"\n") {
+            run.torn = true;
+            break;
+        }
+        match serde_json::from_slice::<Line>(&line) {
+            Ok(Line::Trial(record)) => {
+                run.whole_bytes += line.len() as u64;
+                let next = run.records.len();
+                match *place.entry(record.key()).or_insert(next) {
+                    seen if seen < next => run.records[seen] = *record,
+                    _ => run.records.push(*record),
+                }
+            }
+            Ok(Line::Header(_)) => {
+                return Err(broken(&path, number, "a trial", "a second header (two runs in one file)".into()));
+            }
+            Err(error) if is_last && error.classify() != Category::Data => run.torn = true,
+            Err(error) => return Err(broken(&path, number, "a trial", error.to_string())),
+        }
+    }
+    Ok(run)
+}
+
+fn broken(path: &Path, line: u64, expected: &'static str, got: String) -> ReadError {
+    ReadError::BrokenLine { path: path.to_owned(), line, expected, got }
+}
+
+/// What every version of the header has.
+#[derive(Deserialize)]
+struct AnyHeader {
+    line: String,
+    schema: u64,
+    #[serde(default)]
+    nabla_version: String,
+}
+
+fn parse_header(path: &Path, line: &[u8]) -> Result<RunHeader, ReadError> {
+    let foreign = || ReadError::Foreign { path: path.to_owned(), found: printable(line) };
+    let any = match serde_json::from_slice::<AnyHeader>(line) {
+        Ok(any) if any.line == "header" => any,
+        // A header that a killed writer did not finish: nothing was recorded behind it.
+        Err(error) if error.is_eof() && !line.ends_with(b"\n") && line.starts_with(b"{\"line\":\"header\"") => {
+            return Err(ReadError::Empty { path: path.to_owned() });
+        }
+        _ => return Err(foreign()),
+    };
+    if any.schema != u64::from(SCHEMA_VERSION) {
+        let written_by =
+            if any.nabla_version.is_empty() { "version unknown".to_owned() } else { any.nabla_version };
+        return Err(ReadError::Schema { path: path.to_owned(), found: any.schema, written_by });
+    }
+    match serde_json::from_slice::<Line>(line) {
+        Ok(Line::Header(_)) if !line.ends_with(b"\n") => Err(ReadError::Empty { path: path.to_owned() }),
+        Ok(Line::Header(header)) => Ok(*header),
+        Ok(Line::Trial(_)) => Err(foreign()),
+        Err(error) => Err(broken(path, 1, "a header", error.to_string())),
+    }
+}
+
+/// Returns the start of a line so that any terminal can show it.
+fn printable(line: &[u8]) -> String {
+    let start = String::from_utf8_lossy(&line[..line.len().min(40)]);
+    format!("{:?}", start.trim_end())
+}
+
+/// The lines of a file with their newlines; remembers the number of the last one returned.
+struct Lines<'a> {
+    reader: BufReader<File>,
+    path: &'a Path,
+    number: u64,
+}
+
+impl Lines<'_> {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut line = Vec::new();
+        let read = self.reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line);
+        let read = read.map_err(|source| ReadError::Io { path: self.path.to_owned(), source })?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if read as u64 == MAX_LINE_BYTES && !line.ends_with(b"\n") {
+            return Err(if self.number == 1 {
+                ReadError::Foreign { path: self.path.to_owned(), found: printable(&line) }
+            } else {
+                broken(self.path, self.number, "a trial", format!("a line of over {MAX_LINE_BYTES} bytes"))
+            });
+        }
+        Ok(Some(line))
+    }
+}

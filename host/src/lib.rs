@@ -4,12 +4,20 @@
 //! variant of a kernel on a backend, a launch, a measurement. This crate never parses command lines, prints,
 //! or writes records.
 
+pub mod backend;
 pub mod block_mask;
+pub mod cost;
+pub mod error_measures;
+pub mod generate;
 pub mod io;
 pub mod policy;
 pub mod problem;
+pub mod provenance;
+pub mod reference;
 pub mod tensor;
 pub mod token_order;
+pub mod variant;
+pub mod verify;
 
 pub use block_mask::BlockMask;
 pub use policy::Policy;

@@ -1,16 +1,18 @@
 //! `nabla mask`: the block mask of an input, in FlexAttention's format.
 
-use std::{collections::BTreeMap, io::Write, sync::Arc};
+use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
 use nabla_host::{
     BlockMask, Problem,
     backend::Orders,
-    io::{OutTensor, write_safetensors},
+    io::{Element, NamedTensor, write_safetensors},
     variant::MaskBlock,
 };
 use nabla_reports::{MaskPicture, write_block_masks};
 
 use crate::{cli::MaskArgs, failure::Failure, input, output};
+
+type Metadata = BTreeMap<String, String>;
 
 /// Builds the mask, writes it, and prints the density of every head.
 pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
@@ -21,7 +23,7 @@ pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
     let mut workspace = backend.load(Arc::clone(&qkv), orders)?;
     let (mask, time_us) = workspace.build_mask(&args.policy)?;
 
-    let metadata = BTreeMap::from([
+    let metadata = Metadata::from([
         ("policy".to_owned(), args.policy.to_string()),
         ("block".to_owned(), args.block.to_string()),
         ("density".to_owned(), mask.density().to_string()),
@@ -34,7 +36,7 @@ pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
             },
         ),
     ]);
-    write_safetensors(&args.out, &tensors(&problem, &mask), &metadata)?;
+    write_mask(&args.out, &problem, &mask, &metadata)?;
     if let Some(path) = &args.png {
         write_block_masks(path, &pictures(&problem, &mask))?;
     }
@@ -63,16 +65,20 @@ pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tensors(problem: &Problem, mask: &BlockMask) -> Vec<OutTensor> {
+/// Writes the mask in FlexAttention's format.
+fn write_mask(path: &Path, problem: &Problem, mask: &BlockMask, metadata: &Metadata) -> Result<(), Failure> {
     let (b, h) = (problem.batch, problem.heads);
     let (q, k) = (mask.q_layout().blocks(), mask.kv_layout().blocks());
     let densities: Vec<f32> = (0..mask.batch_heads()).map(|head| mask.head_density(head) as f32).collect();
-    vec![
-        OutTensor::i32("kv_num_blocks", vec![b, h, q], mask.kv_num_blocks()),
-        OutTensor::i32("kv_indices", vec![b, h, q, mask.max_blocks()], mask.kv_indices()),
-        OutTensor::u8("mask", vec![b, h, q, k], &mask.to_bytes()),
-        OutTensor::f32("density", vec![b, h], &densities),
-    ]
+    let cells = mask.to_bytes();
+    let tensor = |name, shape, element, bytes| NamedTensor { name, shape, element, bytes };
+    let tensors = [
+        tensor("kv_num_blocks", &[b, h, q], Element::I32, bytemuck::cast_slice(mask.kv_num_blocks())),
+        tensor("kv_indices", &[b, h, q, mask.max_blocks()], Element::I32, bytemuck::cast_slice(mask.kv_indices())),
+        tensor("mask", &[b, h, q, k], Element::U8, &cells),
+        tensor("density", &[b, h], Element::F32, bytemuck::cast_slice(&densities)),
+    ];
+    write_safetensors(path, &tensors, metadata).map_err(|e| Failure::write(path, &e))
 }
 
 fn pictures(problem: &Problem, mask: &BlockMask) -> Vec<MaskPicture> {

@@ -1,12 +1,12 @@
 //! `nabla run`: attention once, with its time and both errors.
 
-use std::{collections::BTreeMap, io::Write, sync::Arc};
+use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
 use nabla_host::{
     BlockMask, Policy, Problem,
     backend::{AttentionOutput, Backend, Orders, Pattern},
     cost,
-    io::{OutTensor, write_safetensors},
+    io::{Element, NamedTensor, write_safetensors},
     reference::{Arithmetic, OrderedMask, attention},
     tensor::Qkv,
     token_order::TokenOrder,
@@ -58,13 +58,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 
     let (accuracy, verdict) = check(args, &qkv, &orders, &pattern, &variant, &result)?;
     if let Some(path) = &args.out {
-        let metadata = BTreeMap::from([
-            ("policy".to_owned(), args.policy.to_string()),
-            ("variant".to_owned(), variant.id.to_string()),
-            ("order".to_owned(), "as the input".to_owned()),
-        ]);
         let result = to_input_order(&problem, &orders.q, &result);
-        write_safetensors(path, &out_tensors(&problem, &result), &metadata)?;
+        write_output(path, args, &variant, &problem, &result)?;
     }
     print(args, &qkv, &*backend, &variant, pattern.mask(), [time_us, mask_us], &accuracy)?;
     verdict.map_err(|reason| Failure::new(Kind::Incorrect, format!("{} is incorrect: {reason}", variant.id)))
@@ -120,12 +115,25 @@ fn to_input_order(problem: &Problem, order: &TokenOrder, result: &AttentionOutpu
     AttentionOutput { out, lse }
 }
 
-fn out_tensors(problem: &Problem, result: &AttentionOutput) -> Vec<OutTensor> {
+/// Writes out and lse in the token order of the input.
+fn write_output(path: &Path, args: &RunArgs, variant: &Variant, problem: &Problem, result: &AttentionOutput) -> Result<(), Failure> {
+    let metadata = BTreeMap::from([
+        ("policy".to_owned(), args.policy.to_string()),
+        ("variant".to_owned(), variant.id.to_string()),
+        ("order".to_owned(), "as the input".to_owned()),
+    ]);
     let Problem { batch, heads, seqlen_q, head_dim, .. } = *problem;
-    vec![
-        OutTensor::f32("out", vec![batch, heads, seqlen_q, head_dim], &result.out),
-        OutTensor::f32("lse", vec![batch, heads, seqlen_q], &result.lse),
-    ]
+    let tensor = |name, shape, values| NamedTensor {
+        name,
+        shape,
+        element: Element::F32,
+        bytes: bytemuck::cast_slice::<f32, u8>(values),
+    };
+    let tensors = [
+        tensor("out", &[batch, heads, seqlen_q, head_dim][..], &result.out),
+        tensor("lse", &[batch, heads, seqlen_q], &result.lse),
+    ];
+    write_safetensors(path, &tensors, &metadata).map_err(|e| Failure::write(path, &e))
 }
 
 fn print(

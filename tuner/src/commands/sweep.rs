@@ -12,7 +12,7 @@ use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use nabla_host::{Policy, backend::Backend, provenance, tensor::Qkv};
 use nabla_reports::{
-    Identity, Protocol, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings, read_run, write_csv,
+    Identity, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings, read_run, write_csv,
 };
 
 use super::report;
@@ -199,7 +199,7 @@ fn default_folder() -> PathBuf {
 }
 
 fn finish(args: &SweepArgs, run: &Run, folder: &Path) -> Result<(), Failure> {
-    anstream::println!("{}", folder.join(crate::sweep::LOG_NAME).display());
+    anstream::println!("{}", folder.join(RECORDS_FILE).display());
     if args.no_report {
         let path = folder.join("records.csv");
         let file = File::create(&path).map_err(|e| Failure::write(&path, &e))?;
@@ -218,7 +218,7 @@ fn print_best(records: &[Record]) -> Result<(), Failure> {
         "ties",
     ]);
     for best in best_settings(records) {
-        let r = &best.record;
+        let r = best.record;
         let cell = |text: Option<String>| Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right);
         table.add_row([
             cell(Some(r.seqlen.to_string())),

@@ -7,7 +7,7 @@ use nabla_host::{
     backend::{Backend, BackendError, Orders, Pattern, Workspace},
     reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
     tensor::Qkv,
-    variant::{MaskBlock, Variant},
+    variant::{MaskBlock, TileConfig, Variant},
     verify::{Oracle, verify},
 };
 use nabla_reports::{Identity, Record, Status};
@@ -38,6 +38,7 @@ pub(crate) struct Length<'a> {
     sample: Arc<RowSample>,
     dense: Reference,
     workspaces: Vec<(MaskBlock, Box<dyn Workspace + 'a>)>,
+    dense_records: Vec<Record>,
     baseline: Option<Variant>,
 }
 
@@ -74,20 +75,15 @@ impl<'a> Length<'a> {
             workspaces.push((block, context.backend.load(Arc::clone(&qkv), orders)?));
         }
         let dense = attention(&qkv, problem.softmax_scale, None, &sample, Arithmetic::Float64);
-        Ok(Self { context, qkv, problem, sample, dense, workspaces, baseline: None })
+        Ok(Self { context, qkv, problem, sample, dense, workspaces, dense_records: Vec::new(), baseline: None })
     }
 
-    /// Takes the baseline from records of a run that is being continued: the fastest dense one of this length.
+    /// Makes the fastest dense record of this length the baseline of the groups to come.
     pub(crate) fn adopt_baseline(&mut self, records: &[Record]) {
-        let best = records
-            .iter()
-            .filter(|r| r.status == Status::Ok && r.policy == "dense" && r.seqlen == self.problem.seqlen_q as u64)
-            .min_by(|a, b| f64::total_cmp(&time_of(a), &time_of(b)));
-        if let Some(best) = best {
-            let tile = nabla_host::variant::TileConfig {
-                block_m: best.block_m as usize,
-                block_n: best.block_n as usize,
-            };
+        let dense = records.iter().filter(|r| r.policy == "dense" && r.seqlen == self.problem.seqlen_q as u64);
+        self.dense_records.extend(dense.cloned());
+        if let Some(best) = fastest(&self.dense_records) {
+            let tile = TileConfig { block_m: best.block_m as usize, block_n: best.block_n as usize };
             self.baseline = self.context.backend.variant(&self.problem, None, tile).ok();
         }
     }
@@ -107,11 +103,12 @@ impl<'a> Length<'a> {
         }
         let (samples, items) = self.time(policy, &masks, &mut trials, progress)?;
         let records = self.records(policy, &masks, trials, &items, &samples);
-        if *policy == Policy::Dense {
-            self.adopt_baseline(&records);
-            // The dense group had no baseline yet: its best is known only now.
-            return Ok(with_best_dense(records));
+        if *policy != Policy::Dense {
+            return Ok(records);
         }
+        // The first dense group has no baseline while it runs: its best is known only now. A continued one has.
+        let records = if self.baseline.is_none() { with_best_dense(records) } else { records };
+        self.adopt_baseline(&records);
         Ok(records)
     }
 
@@ -195,8 +192,8 @@ impl<'a> Length<'a> {
         let mut items = Vec::new();
         let live = trials.iter().filter(|t| t.variant.is_some()).count();
         if live > 0 {
+            items.extend(self.baseline.iter().map(|_| Item::Baseline));
             if *policy != Policy::Dense {
-                items.extend(self.baseline.iter().map(|_| Item::Baseline));
                 items.extend((0..masks.len()).flat_map(|m| [Item::MaskBuild(m), Item::Reorder(m)]));
             }
             items.extend((0..trials.len()).filter(|&t| trials[t].variant.is_some()).map(Item::Attention));
@@ -264,13 +261,13 @@ impl<'a> Length<'a> {
     }
 }
 
-fn time_of(record: &Record) -> f64 {
-    record.time_us_median.unwrap_or(f64::INFINITY)
+fn fastest(records: &[Record]) -> Option<&Record> {
+    let time = |r: &Record| r.time_us_median.unwrap_or(f64::INFINITY);
+    records.iter().filter(|r| r.status == Status::Ok).min_by(|a, b| time(a).total_cmp(&time(b)))
 }
 
 fn with_best_dense(mut records: Vec<Record>) -> Vec<Record> {
-    let best = records.iter().filter(|r| r.status == Status::Ok).min_by(|a, b| time_of(a).total_cmp(&time_of(b)));
-    let Some(samples) = best.map(|r| r.samples_us.clone()) else { return records };
+    let Some(samples) = fastest(&records).map(|r| r.samples_us.clone()) else { return records };
     let dense_us = median(&samples).map(|m| m.median);
     for record in records.iter_mut().filter(|r| r.status == Status::Ok) {
         record.dense_us_median = dense_us;

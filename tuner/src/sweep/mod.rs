@@ -13,4 +13,4 @@ pub(crate) use progress::{Progress, work};
 pub(crate) use row::now;
 pub(crate) use space::{Config, Space};
 pub(crate) use stats::median;
-pub(crate) use store::{LOG_NAME, Store};
+pub(crate) use store::Store;

@@ -2,16 +2,13 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use nabla_reports::{Identity, Line, Record, Run, RunHeader, read_run};
+use nabla_reports::{Identity, Line, RECORDS_FILE, Record, Run, RunHeader, read_run};
 
 use crate::failure::{Failure, Kind};
-
-/// Name of the log within a run's folder.
-pub(crate) const LOG_NAME: &str = "records.jsonl";
 
 /// An open log.
 #[derive(Debug)]
@@ -24,7 +21,7 @@ impl Store {
     /// Starts a log with its header line in a folder that has none.
     pub(crate) fn create(folder: &Path, header: &RunHeader) -> Result<Self, Failure> {
         std::fs::create_dir_all(folder).map_err(|e| Failure::write(folder, &e))?;
-        let path = folder.join(LOG_NAME);
+        let path = folder.join(RECORDS_FILE);
         let file = OpenOptions::new().append(true).create_new(true).open(&path).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => Failure::new(
                 Kind::Usage,
@@ -58,10 +55,10 @@ impl Store {
                 ),
             ));
         }
-        let path = folder.join(LOG_NAME);
-        let mut file =
-            OpenOptions::new().read(true).append(true).open(&path).map_err(|e| Failure::write(&path, &e))?;
-        drop_torn_line(&mut file).map_err(|e| Failure::write(&path, &e))?;
+        let path = folder.join(RECORDS_FILE);
+        let file = OpenOptions::new().append(true).open(&path).map_err(|e| Failure::write(&path, &e))?;
+        // A torn last line goes, or the next row would be glued to it.
+        file.set_len(run.whole_bytes).and_then(|()| file.sync_data()).map_err(|e| Failure::write(&path, &e))?;
         Ok((Self { path, file }, run))
     }
 
@@ -80,27 +77,6 @@ impl Store {
         };
         write().map_err(|e| Failure::write(&self.path, &e))
     }
-}
-
-/// Cuts the file after its last whole, valid line.
-fn drop_torn_line(file: &mut File) -> io::Result<()> {
-    let mut text = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut text)?;
-    let mut end = text.len();
-    if !text.ends_with(b"\n") {
-        end = text.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
-    } else {
-        let start = text[..end - 1].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
-        if serde_json::from_slice::<Line>(&text[start..end]).is_err() {
-            end = start;
-        }
-    }
-    if end < text.len() {
-        file.set_len(end as u64)?;
-        file.sync_data()?;
-    }
-    Ok(())
 }
 
 fn differences(theirs: &Identity, ours: &Identity) -> String {

@@ -59,9 +59,11 @@ fn could_not_start(command: &Command) -> String {
     format!("`{}` could not be started", line_of(command))
 }
 
-/// Writes a command as it would be typed.
+/// Writes a command as it would be typed: the program without its folder.
 pub(crate) fn line_of(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = command.get_program();
+    let program = Path::new(program).file_name().unwrap_or(program);
+    let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
@@ -87,6 +89,7 @@ mod tests {
     fn a_failure_names_the_command_and_its_status() {
         let message = run(&mut cargo(&["no-such-subcommand"])).expect_err("it fails").to_string();
         assert!(message.contains("no-such-subcommand` ended with exit status"), "{message}");
+        assert!(message.starts_with("`cargo"), "{message}");
         assert_eq!(output_of(&mut cargo(&["no-such-subcommand"])), None);
     }
 

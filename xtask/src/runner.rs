@@ -49,12 +49,12 @@ pub(crate) fn run(steps: &[Step], context: &Context) -> bool {
                 ("SKIPPED", format!("  {reason}"))
             }
             Outcome::Failed(reason) => {
-                let detail = format!("  {reason}");
                 failure = Some((step.name, reason));
-                ("FAILED", detail)
+                // The reason is said once, at the very end, where it is looked for.
+                ("FAILED", String::new())
             }
         };
-        println!("    {}: {result} in {time}{detail}", step.name);
+        println!("    {}: {result} in {time}", step.name);
         rows.push(format!("  {:<8} {result:<8} {time:>9}{detail}", step.name));
     }
 

@@ -1,5 +1,8 @@
 //! Threads that run the kernels.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{ArgumentError, Isa};
@@ -12,6 +15,8 @@ use crate::{ArgumentError, Isa};
 pub struct Executor {
     pool: ThreadPool,
     isa: Isa,
+    /// Working memory of finished launches. Small launches would otherwise spend their time on page faults.
+    buffers: Mutex<Vec<Buffer>>,
 }
 
 impl Executor {
@@ -39,7 +44,7 @@ impl Executor {
             })
             .build()
             .map_err(|e| ArgumentError::Threads { threads, reason: e.to_string() })?;
-        Ok(Self { pool, isa })
+        Ok(Self { pool, isa, buffers: Mutex::default() })
     }
 
     /// Returns the number of threads.
@@ -52,8 +57,64 @@ impl Executor {
         self.isa
     }
 
+    /// Lends working memory, and takes it back when the loan is dropped.
+    pub(crate) fn borrow_buffer(&self) -> Loan<'_> {
+        Loan { buffer: self.buffers().pop().unwrap_or_default(), executor: self }
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, Vec<Buffer>> {
+        // A panic elsewhere leaves a list of buffers as good as it was.
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs `job` on every thread at once and returns when all are done; `job` gets the thread's index.
     pub fn run<F: Fn(usize) + Sync>(&self, job: F) {
         self.pool.broadcast(|context| job(context.index()));
+    }
+}
+
+/// Words of a cache line.
+const LINE: usize = 16;
+
+/// Working memory that grows and is never shrunk.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer(Vec<f32>);
+
+impl Buffer {
+    /// Returns `n` words of unspecified content; the first starts a cache line.
+    pub(crate) fn words(&mut self, n: usize) -> &mut [f32] {
+        if self.0.len() < n + LINE {
+            // Not `resize`: old content is worth nothing, and fresh zeroed memory costs nothing until touched.
+            self.0 = Vec::new();
+            self.0 = vec![0.0; n + LINE];
+        }
+        let skip = self.0.as_ptr().align_offset(LINE * size_of::<f32>());
+        &mut self.0[skip..][..n]
+    }
+}
+
+/// A buffer on loan from an executor.
+#[derive(Debug)]
+pub(crate) struct Loan<'a> {
+    buffer: Buffer,
+    executor: &'a Executor,
+}
+
+impl Deref for Loan<'_> {
+    type Target = Buffer;
+    fn deref(&self) -> &Buffer {
+        &self.buffer
+    }
+}
+
+impl DerefMut for Loan<'_> {
+    fn deref_mut(&mut self) -> &mut Buffer {
+        &mut self.buffer
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        self.executor.buffers().push(std::mem::take(&mut self.buffer));
     }
 }

@@ -13,10 +13,14 @@ pub mod error;
 pub mod executor;
 pub mod isa;
 pub mod mask;
+mod queue;
+pub mod peak;
 pub mod reorder;
+mod simd;
 
-pub use attention::{AttentionArgs, BlockLists, Pattern, Shape, Tile, attention_forward};
+pub use attention::{AttentionArgs, BlockLists, Pattern, Shape, Tile, attention_forward, check_tile};
 pub use element::Element;
 pub use error::ArgumentError;
 pub use executor::Executor;
 pub use isa::Isa;
+pub use peak::{bf16_dot_peak_gflops, fma_peak_gflops};

@@ -1,4 +1,31 @@
 //! Attention forward, dense and block-sparse.
+//!
+//! ```text
+//!   S = softmax_scale * Q Kᵀ      P = exp(S - max S)      out = P V / sum P      lse = max S + ln(sum P)
+//! ```
+//!
+//! A work item is one query tile of one head: at most `block_m` queries of one query block, and every key they
+//! attend to, `block_n` keys at a time with an online softmax (Milakov and Gimelshein, arXiv 1805.02867). No
+//! item shares a result with another, so the output does not depend on the number of threads.
+//!
+//! - [`check`]: what an argument must satisfy
+//! - [`plan`]: query tiles in the order they are worked on, and where packed keys and values lie
+//! - [`pack`]: widened, padded or interleaved copies of keys and values, where the kernels need them
+//! - [`tile`]: the body, one query tile
+//! - [`micro`]: the two products, register blocked
+
+mod check;
+mod launch;
+mod micro;
+mod pack;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use half::{bf16, f16};
+
+pub use check::check_tile;
 
 use crate::{ArgumentError, Element, Executor};
 
@@ -73,16 +100,37 @@ pub struct AttentionArgs<'a, T> {
 /// Computes `out = softmax(softmax_scale * Q Kᵀ) V` and `lse`, the natural log of the sum of exponentials.
 ///
 /// `out` is `[batch_heads, seqlen_q, head_dim]` and `lse` is `[batch_heads, seqlen_q]`, both f32 and both
-/// written in full. A query without listed keys gets `out = 0`, `lse = -inf`.
+/// written in full. A query without listed keys gets `out = 0`, `lse = -inf`. Scores, weights and sums are f32;
+/// with [`crate::Isa::Avx512Bf16`] and bf16 inputs the weights are rounded to bf16 before they meet `V`.
+///
+/// A tile ends where its query block ends, so `block_m` is an upper bound; blocks of keys are split or merged to
+/// make `block_n`. Keys and values of unlisted blocks are not read. The result is the same bit for bit for any
+/// number of threads.
 ///
 /// # Errors
-/// When a slice does not fit the shape, a list points outside, or the tile is not supported.
+/// When a slice does not fit the shape, a list points outside or does not ascend, or the tile is not supported
+/// (see [`check_tile`]).
 pub fn attention_forward<T: Element>(
     executor: &Executor,
     args: &AttentionArgs<'_, T>,
     out: &mut [f32],
     lse: &mut [f32],
 ) -> Result<(), ArgumentError> {
-    let _ = (executor, args, out, lse);
-    unimplemented!()
+    use std::any::TypeId;
+    check::check(executor.isa(), args, out, lse)?;
+    if TypeId::of::<T>() == TypeId::of::<f32>() {
+        launch::launch::<f32>(executor, &retype(args), out, lse);
+    } else if TypeId::of::<T>() == TypeId::of::<f16>() {
+        launch::launch::<f16>(executor, &retype(args), out, lse);
+    } else {
+        launch::launch::<bf16>(executor, &retype(args), out, lse);
+    }
+    Ok(())
+}
+
+/// Names the same tensors by another type of the same size.
+fn retype<'a, T: Element, U: Element>(args: &AttentionArgs<'a, T>) -> AttentionArgs<'a, U> {
+    let AttentionArgs { shape, q, k, v, softmax_scale, pattern, tile } = *args;
+    let (q, k, v) = (bytemuck::cast_slice(q), bytemuck::cast_slice(k), bytemuck::cast_slice(v));
+    AttentionArgs { shape, q, k, v, softmax_scale, pattern, tile }
 }

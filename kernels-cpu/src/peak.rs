@@ -1,0 +1,96 @@
+//! Arithmetic peak of this machine, measured: the ceiling the kernels are judged by.
+
+use std::hint::black_box;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::simd::{self, Job, Simd};
+use crate::{Executor, Isa};
+
+/// How long each thread multiplies in a round.
+const ROUND: Duration = Duration::from_millis(16);
+/// Rounds; the best counts, since interruptions only ever slow one down.
+const ROUNDS: usize = 3;
+/// Independent accumulators: enough to hide the latency of any FMA unit, few enough for the register file.
+const CHAINS: usize = 12;
+/// Steps between two looks at the clock.
+const STEPS: usize = 4096;
+
+/// Multiplies registers for [`ROUND`]; returns GFLOP/s.
+struct Spin;
+
+impl Job for Spin {
+    type Output = f64;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> f64 {
+        // SAFETY: register operations only, and loads and stores of local arrays that hold a vector; the caller
+        // vouches for the instruction set.
+        unsafe {
+            // Contracting by 1/2 and adding 0 keeps every accumulator finite and away from denormals for long.
+            let half = S::splat(black_box(0.5));
+            let one = S::splat(black_box(1.0));
+            let mut acc = [one; CHAINS];
+            let mut steps = 0u64;
+            let start = Instant::now();
+            let elapsed = loop {
+                for _ in 0..STEPS {
+                    for a in &mut acc {
+                        *a = S::dot(*a, half, one);
+                    }
+                }
+                steps += STEPS as u64;
+                let elapsed = start.elapsed();
+                if elapsed >= ROUND {
+                    break elapsed;
+                }
+            };
+            black_box(acc);
+            let flops = 2 * S::WORD * S::LANES * CHAINS;
+            steps as f64 * flops as f64 / elapsed.as_secs_f64() / 1e9
+        }
+    }
+}
+
+fn spin(executor: &Executor, pairs: bool) -> f64 {
+    let isa = executor.isa();
+    let mut best = 0.0f64;
+    for _ in 0..ROUNDS {
+        let sum = Mutex::new(0.0);
+        executor.run(|_| {
+            // SAFETY: an executor only exists for an instruction set this CPU has.
+            let gflops = unsafe { simd::dispatch(isa, pairs, Spin) };
+            *sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += gflops;
+        });
+        best = best.max(sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+    best
+}
+
+/// Measures the f32 multiply-add peak of all threads of `executor`, in GFLOP/s; takes about 50 ms.
+///
+/// A register-only loop in the executor's instruction set: no kernel can be faster.
+pub fn fma_peak_gflops(executor: &Executor) -> f64 {
+    spin(executor, false)
+}
+
+/// Measures the bf16 dot-product peak of all threads of `executor`, in GFLOP/s; takes about 50 ms.
+///
+/// Returns `None` when the executor's instruction set has no bf16 dot product.
+pub fn bf16_dot_peak_gflops(executor: &Executor) -> Option<f64> {
+    (executor.isa() == Isa::Avx512Bf16).then(|| spin(executor, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_are_positive_and_dot_products_only_exist_with_bf16() {
+        for isa in Isa::available() {
+            let executor = Executor::new(1, isa, false).unwrap();
+            assert!(fma_peak_gflops(&executor) > 0.0);
+            assert_eq!(bf16_dot_peak_gflops(&executor).is_some(), isa == Isa::Avx512Bf16);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! AVX-512, with f32 words or, where the CPU has `vdpbf16ps`, words of two bf16.
+
+use std::arch::x86_64::*;
+
+use super::{EXP2, Job, Simd};
+
+/// AVX-512 F/BW/DQ/VL; with `BF16`, words are pairs and the CPU has AVX512-BF16.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512<const BF16: bool>;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) unsafe fn enter<J: Job>(job: J) -> J::Output {
+    // SAFETY: this function is only entered where the CPU has its features.
+    unsafe { job.run::<Avx512<false>>() }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub(super) unsafe fn enter_bf16<J: Job>(job: J) -> J::Output {
+    // SAFETY: this function is only entered where the CPU has its features.
+    unsafe { job.run::<Avx512<true>>() }
+}
+
+/// Transposes the four 128-bit rows of `v` as a 4 x 4 matrix.
+///
+/// # Safety
+/// The CPU must have AVX-512 F.
+#[inline(always)]
+unsafe fn transpose_quarters(v: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: register operations; the caller vouches for AVX-512 F.
+    unsafe {
+        // Lanes 0 and 1 (resp. 2 and 3) of each pair, then the two halves joined.
+        let a = _mm512_shuffle_f32x4::<0x44>(v[0], v[1]);
+        let b = _mm512_shuffle_f32x4::<0xEE>(v[0], v[1]);
+        let c = _mm512_shuffle_f32x4::<0x44>(v[2], v[3]);
+        let d = _mm512_shuffle_f32x4::<0xEE>(v[2], v[3]);
+        [
+            _mm512_shuffle_f32x4::<0x88>(a, c),
+            _mm512_shuffle_f32x4::<0xDD>(a, c),
+            _mm512_shuffle_f32x4::<0x88>(b, d),
+            _mm512_shuffle_f32x4::<0xDD>(b, d),
+        ]
+    }
+}
+
+/// Transposes each 4 x 4 block that four rows hold in their 128-bit lanes.
+///
+/// # Safety
+/// The CPU must have AVX-512 F.
+#[inline(always)]
+unsafe fn transpose_within(v: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: register operations; the caller vouches for AVX-512 F.
+    unsafe {
+        let a = _mm512_unpacklo_ps(v[0], v[1]);
+        let b = _mm512_unpackhi_ps(v[0], v[1]);
+        let c = _mm512_unpacklo_ps(v[2], v[3]);
+        let d = _mm512_unpackhi_ps(v[2], v[3]);
+        [
+            _mm512_shuffle_ps::<0x44>(a, c),
+            _mm512_shuffle_ps::<0xEE>(a, c),
+            _mm512_shuffle_ps::<0x44>(b, d),
+            _mm512_shuffle_ps::<0xEE>(b, d),
+        ]
+    }
+}
+
+impl<const BF16: bool> Simd for Avx512<BF16> {
+    const LANES: usize = 16;
+    const NV: usize = 4;
+    const WORD: usize = if BF16 { 2 } else { 1 };
+    type V = __m512;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn splat_word(p: *const u32) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
+        unsafe { _mm512_set1_ps(f32::from_bits(p.read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set and 16 words.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set and 16 halves.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set and 16 halves.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m512) {
+        // SAFETY: the caller vouches for the instruction set and 16 words.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn any_ne(a: __m512, b: __m512) -> bool {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(a, b) != 0 }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set; __m512 and __m512bh are the same 512 bits.
+        unsafe {
+            if BF16 {
+                let (a, b) = (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute(b));
+                _mm512_dpbf16_ps(acc, a, b)
+            } else {
+                _mm512_fmadd_ps(a, b, acc)
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn pair(first: __m512, second: __m512) -> __m512 {
+        if !BF16 {
+            return first;
+        }
+        // SAFETY: the caller vouches for the instruction set; __m256bh and __m256i are the same 256 bits.
+        unsafe {
+            let first: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(first));
+            let second: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(second));
+            let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(second));
+            _mm512_castsi512_ps(_mm512_or_si512(high, _mm512_cvtepu16_epi32(first)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn exp2(x: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            // f = x - floor(x), and 0 for -inf; scalef multiplies by 2^floor(x), and gives 0 for -inf.
+            let f = _mm512_reduce_ps::<1>(x);
+            let mut p = _mm512_set1_ps(EXP2[6]);
+            for &c in EXP2[..6].iter().rev() {
+                p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(c));
+            }
+            _mm512_scalef_ps(p, x)
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+        // SAFETY: the caller vouches for the instruction set and for 16 rows of 16 words on both sides.
+        unsafe {
+            let zero = _mm512_setzero_ps();
+            let mut half = [[zero; 4]; 4];
+            // Rows 4a..4a+4 become, in 128-bit lane l, columns 4l + i of those rows.
+            for (a, quad) in half.iter_mut().enumerate() {
+                let row = src.add(4 * a * src_stride);
+                *quad = transpose_within([
+                    _mm512_loadu_ps(row),
+                    _mm512_loadu_ps(row.add(src_stride)),
+                    _mm512_loadu_ps(row.add(2 * src_stride)),
+                    _mm512_loadu_ps(row.add(3 * src_stride)),
+                ]);
+            }
+            for i in 0..4 {
+                let rows = transpose_quarters([half[0][i], half[1][i], half[2][i], half[3][i]]);
+                for (l, &row) in rows.iter().enumerate() {
+                    _mm512_storeu_ps(dst.add((4 * l + i) * dst_stride), row);
+                }
+            }
+        }
+    }
+}

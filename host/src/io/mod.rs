@@ -36,6 +36,10 @@ use crate::{Grid, tensor::Qkv};
 #[cfg(target_endian = "big")]
 compile_error!("tensor files are little-endian and their bytes are used as they are");
 
+/// Most bytes that q, k and v may have together unless said otherwise: 32 GiB, four times the longest common
+/// model's 120k tokens x 32 heads x 128 in bf16.
+pub(crate) const DEFAULT_MAX_BYTES: u64 = 32 << 30;
+
 /// How to read an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOptions {
@@ -46,9 +50,9 @@ pub struct ReadOptions {
 }
 
 impl Default for ReadOptions {
-    /// No grid but the file's own; 32 GiB, four times the 120k tokens x 32 heads x 128 of the longest common model.
+    /// No grid but the file's own, 32 GiB.
     fn default() -> Self {
-        Self { grid: None, max_bytes: 32 << 30 }
+        Self { grid: None, max_bytes: DEFAULT_MAX_BYTES }
     }
 }
 

@@ -220,3 +220,86 @@ fn parse_shape(text: &str) -> Option<Vec<u64>> {
     let extents = if last.is_empty() { first } else { &parts[..] };
     extents.iter().map(|extent| extent.strip_suffix('L').unwrap_or(extent).parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(header: &str) -> Result<Declared, String> {
+        parse_header("q", header).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn headers_of_numpy_and_others_are_read() {
+        let declared = |element, shape: &[u64]| Ok(Declared { element, shape: shape.to_vec() });
+        assert_eq!(
+            parse("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3, 4), }     \n"),
+            declared(Element::F32, &[1, 2, 3, 4])
+        );
+        assert_eq!(
+            parse(r#"{"shape":(7,),"descr":"=f2","fortran_order":False}"#),
+            declared(Element::F16, &[7])
+        );
+        assert_eq!(
+            parse("{'descr': 'f8', 'fortran_order' : False, 'shape': (2L, 3L)}"),
+            declared(Element::F64, &[2, 3])
+        );
+        assert_eq!(
+            parse("{'descr': '<f4', 'fortran_order': False, 'shape': ()}"),
+            declared(Element::F32, &[])
+        );
+    }
+
+    #[test]
+    fn types_numpy_has_and_attention_lacks_say_what_to_do() {
+        for (descr, expected) in [
+            ("'>f4'", "newbyteorder"),
+            ("'|O'", "pickled"),
+            ("'<V2'", "bfloat16"),
+            ("'<i8'", "astype('<f4')"),
+            ("'<c8'", "astype('<f4')"),
+            ("[('a', '<f4')]", "structured"),
+        ] {
+            let message =
+                parse(&format!("{{'descr': {descr}, 'fortran_order': False, 'shape': (1,)}}")).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        let fortran = parse("{'descr': '<f4', 'fortran_order': True, 'shape': (1,)}").unwrap_err();
+        assert!(fortran.contains("ascontiguousarray"), "{fortran}");
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        for header in [
+            "",
+            "{}",
+            "{'descr': '<f4'}",
+            "{'descr': '<f4', 'fortran_order': Maybe, 'shape': (1,)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': 1}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1,,2)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2",
+            "{'descr': 'ü",
+        ] {
+            assert!(parse(header).is_err(), "{header}");
+        }
+    }
+
+    #[test]
+    fn every_version_s_header_length_is_read() {
+        let header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}\n";
+        for version in 1..=4u8 {
+            let mut file = [MAGIC, &[version, 0]].concat();
+            let length = (header.len() as u32).to_le_bytes();
+            file.extend(if version == 1 { &length[..2] } else { &length[..] });
+            file.extend(header);
+            let read = read_header("q", &mut &file[..]);
+            if version <= 3 {
+                assert_eq!(read.unwrap().0, file.len());
+            } else {
+                assert!(read.unwrap_err().to_string().contains("version 1, 2 or 3"));
+            }
+        }
+    }
+}

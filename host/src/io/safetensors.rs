@@ -220,3 +220,100 @@ impl Header {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::safetensors::tensor::{Dtype as CrateDtype, TensorView, serialize};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Dtype,
+        io::{NamedTensor, read_qkv, read_safetensors_bytes, write_safetensors},
+        tensor::{Tensor, TensorData},
+    };
+
+    /// Writes q, k and v of shape [1,1,2,2] in f32 with the format's own writer.
+    fn file(metadata: &[(&str, &str)]) -> Vec<u8> {
+        let bytes: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let view = || TensorView::new(CrateDtype::F32, vec![1, 1, 2, 2], &bytes).unwrap();
+        let metadata = metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        serialize(["q", "k", "v"].map(|name| (name, view())), Some(metadata)).unwrap()
+    }
+
+    fn read(bytes: &[u8], grid: Option<&str>) -> Result<Qkv, String> {
+        let options = ReadOptions { grid: grid.map(|g| g.parse().unwrap()), ..ReadOptions::default() };
+        read_safetensors_bytes(bytes, "built in", &options).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn files_of_the_format_s_own_writer_are_read() {
+        let qkv = read(&file(&[("grid", "1,2,1"), ("order", "raster t,h,w")]), None).unwrap();
+        assert_eq!(qkv.v.data, TensorData::F32(vec![1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(qkv.grid, Some(Grid { t: 1, h: 2, w: 1 }));
+        assert_eq!(qkv.source, "built in");
+    }
+
+    #[test]
+    fn the_grid_given_replaces_the_grid_of_the_file() {
+        for metadata in [&[][..], &[("grid", "1,2,1")], &[("grid", "rubbish")]] {
+            let qkv = read(&file(metadata), Some("2,1,1")).unwrap();
+            assert_eq!(qkv.grid, Some(Grid { t: 2, h: 1, w: 1 }));
+        }
+        assert_eq!(read(&file(&[]), None).unwrap().grid, None);
+    }
+
+    #[test]
+    fn other_token_orders_are_refused() {
+        for order in ["fractal: t, h/8, w/8, 8, 8", "raster h,w,t", ""] {
+            let message = read(&file(&[("order", order)]), None).unwrap_err();
+            assert!(message.contains("expected 'raster t,h,w'") && message.contains(order), "{message}");
+        }
+    }
+
+    #[test]
+    fn bytes_at_odd_addresses_are_read() {
+        let mut shifted = vec![0];
+        shifted.extend(file(&[]));
+        assert!(read(&shifted[1..], None).is_ok());
+    }
+
+    #[test]
+    fn extents_whose_sum_overflows_are_refused() {
+        let json = format!(r#"{{"q":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}}"#, u64::MAX);
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(json.as_bytes());
+        assert!(read(&bytes, None).unwrap_err().contains("expected 18446744073709551615 bytes of data"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_bit_for_bit(
+            (b, h, t, rows, w, d) in (1usize..3, 1usize..3, 1usize..4, 1usize..4, 1usize..4, 1usize..9),
+            dtype in prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::Bf16]),
+            seed in any::<u32>(),
+        ) {
+            let grid = Grid { t, h: rows, w };
+            let shape = [b, h, grid.tokens(), d];
+            let tensor = |offset: u32| {
+                let number = |i: usize| f32::from_bits((seed.wrapping_add(offset) ^ i as u32).wrapping_mul(0x9E37_79B9));
+                // Clamped so that no type overflows; NaN becomes 0.
+                let values: Vec<f32> = (0..shape.iter().product())
+                    .map(|i| if number(i).is_nan() { 0.0 } else { number(i).clamp(-6e4, 6e4) })
+                    .collect();
+                Tensor { shape, data: TensorData::from_f32(&values, dtype) }
+            };
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("in.safetensors");
+            let written = Qkv { q: tensor(1), k: tensor(2), v: tensor(3), grid: Some(grid), source: path.display().to_string() };
+            let named = [("q", &written.q), ("k", &written.k), ("v", &written.v)].map(|(name, tensor)| NamedTensor {
+                name, shape: &tensor.shape, element: dtype.into(), bytes: tensor.data.bytes(),
+            });
+            let metadata = [("grid".to_owned(), grid.to_string())].into();
+            write_safetensors(&path, &named, &metadata).unwrap();
+            let read = read_qkv(&path, &ReadOptions::default()).unwrap();
+            prop_assert_eq!(read.content_hash(), written.content_hash());
+            prop_assert_eq!(read, written);
+        }
+    }
+}

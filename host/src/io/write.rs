@@ -108,3 +108,108 @@ fn partial_name(path: &Path) -> io::Result<PathBuf> {
     partial.push(format!(".{}.{}.partial", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
     Ok(path.with_file_name(partial))
 }
+
+#[cfg(test)]
+mod tests {
+    use ::safetensors::SafeTensors;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tensor<'a>(name: &'a str, shape: &'a [usize], element: Element, bytes: &'a [u8]) -> NamedTensor<'a> {
+        NamedTensor { name, shape, element, bytes }
+    }
+
+    fn metadata() -> BTreeMap<String, String> {
+        [("grid", "1,2,3"), ("order", "raster t,h,w")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    }
+
+    #[test]
+    fn the_format_s_own_reader_finds_every_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.safetensors");
+        let bytes: Vec<u8> = (0..48).collect();
+        let tensors = [
+            tensor("mask", &[5], Element::U8, &bytes[..5]),
+            tensor("kv_indices", &[2, 2], Element::I32, &bytes[..16]),
+            tensor("count", &[], Element::I64, &bytes[..8]),
+            tensor("density", &[3, 2], Element::F64, &bytes),
+            tensor("lse", &[1, 3], Element::F32, &bytes[..12]),
+            tensor("half", &[3], Element::F16, &bytes[..6]),
+            tensor("out", &[3], Element::Bf16, &bytes[6..12]),
+            tensor("nothing", &[0, 7], Element::F32, &[]),
+        ];
+        write_safetensors(&path, &tensors, &metadata()).unwrap();
+        let file = fs::read(&path).unwrap();
+        let read = SafeTensors::deserialize(&file).unwrap();
+        assert_eq!(read.len(), tensors.len());
+        for written in tensors {
+            let view = read.tensor(written.name).unwrap();
+            assert_eq!(view.dtype().to_string(), written.element.safetensors_name());
+            assert_eq!((view.shape(), view.data()), (written.shape, written.bytes));
+            let address = view.data().as_ptr() as usize - file.as_ptr() as usize;
+            assert_eq!(address % written.element.size_bytes(), 0, "'{}' is aligned", written.name);
+        }
+        let (_, header) = SafeTensors::read_metadata(&file).unwrap();
+        assert_eq!(header.metadata().clone().unwrap().into_iter().collect::<BTreeMap<_, _>>(), metadata());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.safetensors");
+        fs::write(&path, "old").unwrap();
+        let short = tensor("out", &[2, 3], Element::F32, &[0; 23]);
+        let fits = tensor("out", &[1], Element::U8, &[7]);
+        let reserved = tensor("__metadata__", &[1], Element::U8, &[7]);
+        let huge = tensor("out", &[usize::MAX, 2], Element::U8, &[7]);
+        for tensors in [&[short][..], &[fits, fits], &[reserved], &[huge]] {
+            let error = write_safetensors(&path, tensors, &metadata()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let occupied = folder.path().join("out.safetensors");
+        fs::create_dir(&occupied).unwrap();
+        assert!(write_safetensors(&occupied, &[], &metadata()).is_err());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        let missing = folder.path().join("no/such/folder/out.safetensors");
+        assert_eq!(
+            write_safetensors(&missing, &[], &metadata()).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        assert_eq!(
+            write_safetensors(Path::new("/"), &[], &metadata()).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_names_and_sizes_survive(names in prop::collection::btree_map(".{0,12}", 0usize..40, 0..6)) {
+            prop_assume!(!names.contains_key("__metadata__"));
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("out");
+            let bytes: Vec<u8> = (0..40).collect();
+            let shapes: Vec<[usize; 1]> = names.values().map(|&n| [n]).collect();
+            let tensors: Vec<_> = names.iter().zip(&shapes)
+                .map(|((name, &n), shape)| tensor(name, shape, Element::U8, &bytes[..n]))
+                .collect();
+            write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+            let file = fs::read(&path).unwrap();
+            let read = SafeTensors::deserialize(&file).unwrap();
+            prop_assert_eq!(read.len(), names.len());
+            for (name, &n) in &names {
+                prop_assert_eq!(read.tensor(name).unwrap().data(), &bytes[..n]);
+            }
+            let reversed: Vec<_> = tensors.into_iter().rev().collect();
+            write_safetensors(&path, &reversed, &BTreeMap::new()).unwrap();
+            prop_assert_eq!(fs::read(&path).unwrap(), file, "the order given does not matter");
+        }
+    }
+}

@@ -319,3 +319,95 @@ fn rows_attention<R: Real>(
     }
     (out, lse)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Grid,
+        generate::{GenerateSpec, generate_video},
+    };
+
+    fn problem(text: &str) -> Qkv {
+        generate_video(&text.parse::<GenerateSpec>().unwrap(), 3)
+    }
+
+    /// One row by the formula, over explicit keys.
+    fn row(qkv: &Qkv, head: usize, query: usize, keys: &[usize]) -> (Vec<f64>, f64) {
+        let p = qkv.problem();
+        let (q, k, v) = (qkv.q.data.to_f32(), qkv.k.data.to_f32(), qkv.v.data.to_f32());
+        let at = |data: &[f32], token: usize, c: usize| {
+            f64::from(data[(head * p.seqlen_q + token) * p.head_dim + c])
+        };
+        let scores: Vec<f64> = keys
+            .iter()
+            .map(|&j| {
+                (0..p.head_dim).map(|c| at(&q, query, c) * at(&k, j, c)).sum::<f64>() * f64::from(p.softmax_scale)
+            })
+            .collect();
+        let sum: f64 = scores.iter().map(|s| s.exp()).sum();
+        let out = (0..p.head_dim)
+            .map(|c| keys.iter().zip(&scores).map(|(&j, s)| s.exp() / sum * at(&v, j, c)).sum())
+            .collect();
+        (out, sum.ln())
+    }
+
+    #[test]
+    fn a_mask_on_a_ragged_grid_selects_the_tokens_of_its_patches() {
+        let qkv = problem("video:1,9,20,2,8,f32");
+        let grid = Grid { t: 1, h: 9, w: 20 };
+        let order = TokenOrder::fractal(grid, 64).unwrap();
+        let layout = Arc::clone(order.layout());
+        let mask = BlockMask::from_fn(2, Arc::clone(&layout), layout, |head, i, j| (i + j + head) % 2 == 0 && i != 4);
+        let ordered = OrderedMask { mask: &mask, q_order: &order, kv_order: &order };
+        let sample = Arc::new(RowSample::all(grid.tokens()));
+        let scale = qkv.problem().softmax_scale;
+        let got = attention(&qkv, scale, Some(ordered), &sample, Arithmetic::Float64);
+        let block = |token: usize| token / 20 / 8 * 3 + token % 20 / 8;
+        for head in 0..2 {
+            for query in [0, 7, 8, 19, 160, 175, 179, 100] {
+                let keys: Vec<usize> =
+                    (0..180).filter(|&j| mask.row(head, block(query)).contains(&(block(j) as i32))).collect();
+                let at = head * 180 + query;
+                if keys.is_empty() {
+                    assert_eq!(got.lse[at], f64::NEG_INFINITY);
+                    assert!(got.out[at * 8..][..8].iter().all(|&x| x == 0.0));
+                    continue;
+                }
+                let (out, lse) = row(&qkv, head, query, &keys);
+                assert!((got.lse[at] - lse).abs() < 1e-12);
+                assert!(got.out[at * 8..][..8].iter().zip(&out).all(|(a, b)| (a - b).abs() < 1e-12));
+            }
+        }
+    }
+
+    #[test]
+    fn sampled_rows_equal_those_of_the_whole() {
+        let qkv = problem("video:2,16,40,1,16,bf16");
+        let order = TokenOrder::fractal(Grid { t: 2, h: 16, w: 40 }, 128).unwrap();
+        let scale = qkv.problem().softmax_scale;
+        let all = attention(&qkv, scale, None, &Arc::new(RowSample::all(1280)), Arithmetic::Float64);
+        let sample = Arc::new(RowSample::blocks(&order, 200, 5));
+        assert!((200..328).contains(&sample.rows().len()), "{}", sample.rows().len());
+        let some = attention(&qkv, scale, None, &sample, Arithmetic::Float64);
+        for (i, &token) in sample.rows().iter().enumerate() {
+            assert_eq!(some.out[i * 16..][..16], all.out[token as usize * 16..][..16]);
+        }
+    }
+
+    #[test]
+    fn a_plain_run_is_near_but_not_exact() {
+        let qkv = problem("video:1,16,16,1,32,bf16");
+        let sample = Arc::new(RowSample::all(256));
+        let scale = qkv.problem().softmax_scale;
+        let exact = attention(&qkv, scale, None, &sample, Arithmetic::Float64);
+        let error = |probabilities| {
+            let plain = attention(&qkv, scale, None, &sample, Arithmetic::Plain { probabilities });
+            let pairs = plain.out.iter().copied().zip(exact.out.iter().copied());
+            crate::error_measures::ErrorMeasures::of(pairs).rel_rmse
+        };
+        let (f32_error, bf16_error) = (error(Dtype::F32), error(Dtype::Bf16));
+        assert!(f32_error > 1e-9 && f32_error < 1e-5, "{f32_error}");
+        assert!(bf16_error > 10.0 * f32_error && bf16_error < 2f64.powi(-8), "{bf16_error}");
+    }
+}

@@ -193,3 +193,58 @@ fn judge(output: &AttentionOutput, accuracy: &Accuracy, d: usize, tokens: usize)
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{GenerateSpec, generate_video};
+
+    /// A correct launch of a small dense problem with one thing spoilt.
+    fn judged(spoil: impl FnOnce(&mut AttentionOutput)) -> Result<(), String> {
+        let qkv = generate_video(&"video:1,16,16,2,16,f32".parse::<GenerateSpec>().unwrap(), 1);
+        let problem = qkv.problem();
+        let order = TokenOrder::new(problem.grid, 256, 64).unwrap();
+        let sample = Arc::new(RowSample::all(256));
+        let oracle = Oracle::new(&qkv, problem.softmax_scale, None, &sample);
+        let exact = oracle.reference();
+        let mut output = AttentionOutput { out: Vec::new(), lse: Vec::new() };
+        for head in 0..2 {
+            for &token in order.source() {
+                let row = head * 256 + token as usize;
+                output.out.extend(exact.out[row * 16..][..16].iter().map(|&x| x as f32));
+                output.lse.push(exact.lse[row] as f32);
+            }
+        }
+        spoil(&mut output);
+        verify(&output, &order, &oracle, exact, Dtype::F32).1
+    }
+
+    #[test]
+    fn a_rounded_reference_passes() {
+        assert_eq!(judged(|_| {}), Ok(()));
+    }
+
+    #[test]
+    fn every_planted_fault_is_found() {
+        let faults: [(&str, Box<dyn FnOnce(&mut AttentionOutput)>); 5] = [
+            ("never written", Box::new(|o| o.out[4 * 16 + 3] = f32::NAN)),
+            ("not finite", Box::new(|o| o.out[0] = f32::INFINITY)),
+            ("exceeds its budget", Box::new(|o| o.out[777] += 0.01)),
+            ("lse is NaN", Box::new(|o| o.lse[9] = f32::NAN)),
+            ("lse error", Box::new(|o| o.lse[300] += 0.001)),
+        ];
+        for (words, spoil) in faults {
+            let reason = judged(spoil).unwrap_err();
+            assert!(reason.contains(words), "{reason}");
+        }
+    }
+
+    #[test]
+    fn two_swapped_rows_are_found() {
+        let reason = judged(|o| {
+            let (a, b) = o.out.split_at_mut(100 * 16);
+            a[..16].swap_with_slice(&mut b[..16]);
+        });
+        assert!(reason.is_err());
+    }
+}

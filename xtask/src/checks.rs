@@ -55,7 +55,9 @@ fn set_up(context: &Context) -> Outcome {
     missing.values().for_each(|reason| println!("warning: {reason}"));
     if context.strict && !missing.is_empty() {
         let reasons = missing.values().cloned().collect::<Vec<_>>().join("; ");
-        return Outcome::Failed(reasons);
+        return Outcome::Failed(format!(
+            "{reasons} (a failure for setup and audit, and for test with CI=true or --strict)"
+        ));
     }
     Outcome::Passed
 }

@@ -73,7 +73,7 @@ mod tests {
 
     fn cargo(arguments: &[&str]) -> Command {
         let mut command = cargo_in(Path::new("."));
-        command.args(arguments);
+        command.args(arguments).stderr(Stdio::null());
         command
     }
 

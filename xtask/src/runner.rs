@@ -32,7 +32,7 @@ pub(crate) fn run(steps: &[Step], context: &Context) -> bool {
     let mut failure = None;
     for (index, step) in steps.iter().enumerate() {
         if failure.is_some() {
-            rows.push(format!("  {:<8} not run", step.name));
+            rows.push(format!("  {:<10} not run", step.name));
             continue;
         }
         println!("\n==> [{}/{}] {}: {}", index + 1, steps.len(), step.name, step.what);
@@ -55,7 +55,7 @@ pub(crate) fn run(steps: &[Step], context: &Context) -> bool {
             }
         };
         println!("    {}: {result} in {time}", step.name);
-        rows.push(format!("  {:<8} {result:<8} {time:>9}{detail}", step.name));
+        rows.push(format!("  {:<10} {result:<8} {time:>9}{detail}", step.name));
     }
 
     println!("\nSteps:");

@@ -84,14 +84,17 @@ impl Tool {
 
     /// Compiles the tool. What is compiled stays until it succeeds, so that an interrupted set-up goes on.
     fn install_from_source(&self, context: &Context) -> Result<()> {
-        let tools = context.tools_dir();
-        let build = tools.join("build");
         let mut command = cargo_in(&context.root);
         command
-            .args(["install", "--locked", "--force", "--root"])
-            .arg(&tools)
-            .arg("--target-dir")
-            .arg(&build)
+            .args([
+                "install",
+                "--locked",
+                "--force",
+                "--root",
+                "target/tools",
+                "--target-dir",
+                "target/tools/build",
+            ])
             .arg(format!("{}@{}", self.krate, self.version))
             // The tools publish with fat link-time optimisation: minutes of compiling for a check of one second.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
@@ -99,6 +102,7 @@ impl Tool {
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64");
         println!("{}", line_of(&command));
         run(&mut command)?;
+        let build = context.tools_dir().join("build");
         if build.exists() {
             std::fs::remove_dir_all(&build)?;
         }

@@ -144,7 +144,15 @@ fn pick<'a>(problem: Problem, candidates: &[&'a Record]) -> Option<BestSetting<'
     let dense_us = positive(record.dense_us_median)
         .or_else(|| median(candidates.iter().filter_map(|r| positive(r.dense_us_median))));
     // The winner overlaps itself.
-    Some(BestSetting { problem, record, basis, time, ties: overlapping - 1, candidates: timed.len(), dense_us })
+    Some(BestSetting {
+        problem,
+        record,
+        basis,
+        time,
+        ties: overlapping - 1,
+        candidates: timed.len(),
+        dense_us,
+    })
 }
 
 fn by_error(a: &Record, b: &Record) -> Ordering {

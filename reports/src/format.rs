@@ -35,11 +35,12 @@ pub(crate) fn significant(value: f64) -> String {
 /// Returns `10⁻⁶` for -6.
 pub(crate) fn power_of_ten(exponent: i32) -> String {
     const SUPERSCRIPTS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    let digits = exponent.to_string().chars().map(|c| match c.to_digit(10) {
+    let digits = exponent.to_string();
+    let raised = digits.chars().map(|c| match c.to_digit(10) {
         Some(digit) => SUPERSCRIPTS[digit as usize],
         None => '⁻',
     });
-    std::iter::once('1').chain(std::iter::once('0')).chain(digits).collect()
+    "10".chars().chain(raised).collect()
 }
 
 /// Returns a time given in microseconds in the unit that keeps it short: `812 µs`, `12.3 ms`, `1.20 s`.
@@ -109,7 +110,10 @@ mod tests {
 
     #[test]
     fn counts_are_grouped_by_three() {
-        assert_eq!([0, 999, 1_000, 67_200, 1_234_567].map(count), ["0", "999", "1,000", "67,200", "1,234,567"]);
+        assert_eq!(
+            [0, 999, 1_000, 67_200, 1_234_567].map(count),
+            ["0", "999", "1,000", "67,200", "1,234,567"]
+        );
         assert_eq!(plural(1, "row", "rows"), "1 row");
         assert_eq!(plural(2, "row", "rows"), "2 rows");
     }

@@ -3,6 +3,22 @@
 //! This crate owns the stored form of a trial and everything drawn from it. It never touches a device and
 //! depends on no other crate of the workspace: whoever has a `records.jsonl` can report on it anywhere.
 
+mod best;
+mod figures;
+mod format;
+mod masks;
+mod page;
+mod problem;
+mod read;
 pub mod record;
+mod scene;
+mod table;
 
+pub use best::{BestSetting, TimeBasis, TimeInterval, best_settings};
+pub use masks::{MaskPicture, MaskPictureError, write_block_masks};
+pub use page::{FigureFiles, ReportError, ReportFiles, write_report};
+pub use problem::Problem;
+pub use read::{RECORDS_FILE, ReadError, Run, read_run};
 pub use record::{Identity, Line, Protocol, Record, RunHeader, SCHEMA_VERSION, Status};
+pub use scene::render::DrawError;
+pub use table::write_csv;

@@ -138,7 +138,12 @@ pub fn read_run(path: &Path) -> Result<Run, ReadError> {
                 }
             }
             Ok(Line::Header(_)) => {
-                return Err(broken(&path, number, "a trial", "a second header (two runs in one file)".into()));
+                return Err(broken(
+                    &path,
+                    number,
+                    "a trial",
+                    "a second header (two runs in one file)".into(),
+                ));
             }
             Err(error) if is_last && error.classify() != Category::Data => run.torn = true,
             Err(error) => return Err(broken(&path, number, "a trial", error.to_string())),
@@ -165,7 +170,9 @@ fn parse_header(path: &Path, line: &[u8]) -> Result<RunHeader, ReadError> {
     let any = match serde_json::from_slice::<AnyHeader>(line) {
         Ok(any) if any.line == "header" => any,
         // A header that a killed writer did not finish: nothing was recorded behind it.
-        Err(error) if error.is_eof() && !line.ends_with(b"\n") && line.starts_with(b"{\"line\":\"header\"") => {
+        Err(error)
+            if error.is_eof() && !line.ends_with(b"\n") && line.starts_with(b"{\"line\":\"header\"") =>
+        {
             return Err(ReadError::Empty { path: path.to_owned() });
         }
         _ => return Err(foreign()),

@@ -8,7 +8,10 @@ use crate::record::Record;
 ///
 /// Columns and their order are those of [`Record::columns`]. Times end in `_us*` and are microseconds; densities,
 /// errors and speedups are plain ratios.
-pub fn write_csv<'a>(records: impl IntoIterator<Item = &'a Record>, out: impl Write) -> Result<(), csv::Error> {
+pub fn write_csv<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    out: impl Write,
+) -> Result<(), csv::Error> {
     let mut writer = csv::Writer::from_writer(out);
     writer.write_record(Record::column_names())?;
     for record in records {

@@ -1,0 +1,187 @@
+//! Error over threshold: what does sparsity cost, and is the kernel's own error far below it?
+
+use std::collections::BTreeMap;
+
+use crate::best::{median, positive, timed_sparse};
+use crate::figures::{Figure, mask_block, nothing_timed, policy_family};
+use crate::format::{plural, significant};
+use crate::record::Record;
+use crate::scene::axis::Axis;
+use crate::scene::legend::{self, Swatch};
+use crate::scene::marker::{Marker, interval};
+use crate::scene::palette::{MUTED, series};
+use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
+use crate::scene::{FIGURE_WIDTH, MARGIN, Scene};
+
+/// The errors at one threshold.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Point {
+    pub(crate) threshold: f64,
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// One policy and mask block.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<Point>,
+}
+
+/// What the figure shows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Errors {
+    /// Error against dense attention, a series per policy and mask block.
+    pub(crate) sparsity: Vec<Series>,
+    /// Error against the same mask, over all of them.
+    pub(crate) kernel: Vec<Point>,
+    /// Trials that a logarithmic scale cannot hold: error zero, or a policy without a threshold.
+    pub(crate) left_out: usize,
+}
+
+/// Prepares the data, or says why there is none.
+pub(crate) fn data(records: &[Record]) -> Result<Errors, String> {
+    let mut sparsity: BTreeMap<(String, u64, u64), Vec<(f64, f64)>> = BTreeMap::new();
+    let mut kernel = Vec::new();
+    let (mut left_out, mut any) = (0, false);
+    for record in timed_sparse(records) {
+        any = true;
+        let (Some(threshold), Some(error)) = (record.threshold, positive(record.sparsity_rel_rmse)) else {
+            left_out += 1;
+            continue;
+        };
+        let key = (policy_family(record), record.q_block, record.kv_block);
+        sparsity.entry(key).or_default().push((threshold, error));
+        kernel.extend(positive(record.kernel_rel_rmse).map(|error| (threshold, error)));
+    }
+    if sparsity.is_empty() {
+        let why = "No timed trial has both a threshold and a sparsity error above zero.";
+        return Err(if any { why.to_owned() } else { nothing_timed() });
+    }
+    let one_family = sparsity.keys().all(|(family, ..)| Some(family) == sparsity.keys().next().map(|k| &k.0));
+    let sparsity = sparsity
+        .into_iter()
+        .map(|((family, q, kv), values)| {
+            let block = format!("mask block {}", mask_block(q, kv));
+            let name = if one_family { block } else { format!("{family}, {block}") };
+            Series { name, points: per_threshold(values) }
+        })
+        .collect();
+    Ok(Errors { sparsity, kernel: per_threshold(kernel), left_out })
+}
+
+fn per_threshold(mut values: Vec<(f64, f64)>) -> Vec<Point> {
+    values.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    values
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter_map(|group| {
+            let (low, high) = (group.first()?.1, group.last()?.1);
+            Some(Point { threshold: group[0].0, median: median(group.iter().map(|v| v.1))?, low, high })
+        })
+        .collect()
+}
+
+/// Makes the figure.
+pub(crate) fn figure(records: &[Record]) -> Figure {
+    let data = data(records);
+    let mut caption = "Look for the threshold where the error becomes acceptable, and at the distance to the kernel's own \
+                       error: as long as that lies far below, what you see is the price of sparsity, not of arithmetic."
+        .to_owned();
+    if let Ok(Errors { left_out: left_out @ 1.., .. }) = &data {
+        let trials = plural(*left_out, "trial is", "trials are");
+        caption.push_str(&format!(" {trials} not shown: without a threshold, or without any error."));
+    }
+    Figure {
+        name: "error_over_threshold",
+        title: "Error over threshold",
+        caption,
+        picture: data.and_then(|data| draw(&data).ok_or_else(nothing_timed)),
+    }
+}
+
+fn draw(data: &Errors) -> Option<Scene> {
+    const LEGEND_ROOM: f64 = 250.0;
+    let points = || data.sparsity.iter().flat_map(|s| &s.points).chain(&data.kernel);
+    let (low, high) = points()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), p| (l.min(p.threshold), h.max(p.threshold)));
+    let room = ((high - low) * 0.06).max(0.02);
+    let mut x =
+        Axis::linear("threshold (probability mass kept)", low - room, high + room, |v| format!("{v}"));
+    // Sweeps have few thresholds: name those, not round numbers between them.
+    let mut thresholds: Vec<f64> = points().map(|p| p.threshold).collect();
+    thresholds.sort_by(f64::total_cmp);
+    thresholds.dedup();
+    x.ticks = thresholds.into_iter().map(|v| (v, format!("{v}"))).collect();
+    let y = Axis::log("relative RMSE", points().flat_map(|p| [p.low, p.high]), |v| {
+        let text = significant(v);
+        if text.contains('·') { text.replace(".00·", "·").replace("1·", "") } else { trimmed(&text) }
+    })?;
+
+    let mut entries = vec![(Swatch::Heading, "sparsity error, against dense".to_owned())];
+    for (n, series_data) in data.sparsity.iter().enumerate() {
+        entries.push((Swatch::LineMarked(Marker::series(n), series(n), None), series_data.name.clone()));
+    }
+    if !data.kernel.is_empty() {
+        entries.push((Swatch::Heading, "kernel error, against same mask".to_owned()));
+        entries
+            .push((Swatch::LineMarked(Marker::Diamond, MUTED, Some((5.0, 4.0))), "all settings".to_owned()));
+    }
+    let plot_height = legend::height(entries.len()).max(380.0);
+    let mut scene = Scene::new(FIGURE_WIDTH, 0.0, describe(data));
+    let top = scene.heading(
+        "Error over threshold",
+        "Median over all settings and lengths; bars reach from the smallest to the largest. Logarithmic scale.",
+    );
+    scene.height = top + plot_height + BOTTOM_ROOM;
+    let width = FIGURE_WIDTH - MARGIN / 2.0 - LEFT_ROOM - LEGEND_ROOM - MARGIN;
+    let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
+    plot.draw(&mut scene);
+
+    let at = |p: &Point| plot.point(p.threshold, p.median);
+    scene.dashed(data.kernel.iter().map(at).collect(), 2.0, MUTED, (5.0, 4.0));
+    for point in &data.kernel {
+        interval(&mut scene, plot.x_at(point.threshold), plot.y_at(point.low), plot.y_at(point.high), MUTED);
+        Marker::Diamond.solid(&mut scene, at(point), 4.5, MUTED);
+    }
+    let count = data.sparsity.len();
+    for (n, series_data) in data.sparsity.iter().enumerate() {
+        // Series of one threshold stand side by side, so that their bars can be told apart.
+        let aside = (n as f64 - (count as f64 - 1.0) / 2.0) * (24.0 / count as f64).min(7.0);
+        let at = |p: &Point| (plot.x_at(p.threshold) + aside, plot.y_at(p.median));
+        scene.line(series_data.points.iter().map(at).collect(), 1.5, series(n));
+        for point in &series_data.points {
+            interval(&mut scene, at(point).0, plot.y_at(point.low), plot.y_at(point.high), series(n));
+            Marker::series(n).solid(&mut scene, at(point), 4.5, series(n));
+        }
+    }
+    legend::draw(&mut scene, (plot.at.0 + width + MARGIN, top), LEGEND_ROOM, &entries);
+    Some(scene)
+}
+
+fn trimmed(number: &str) -> String {
+    if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        number.to_owned()
+    }
+}
+
+fn describe(data: &Errors) -> String {
+    let series = data.sparsity.iter().filter_map(|series| {
+        let (first, last) = (series.points.first()?, series.points.last()?);
+        Some(format!(
+            "{}: {} at threshold {} to {} at {}",
+            series.name,
+            significant(first.median),
+            first.threshold,
+            significant(last.median),
+            last.threshold
+        ))
+    });
+    let mut text = format!("Relative RMSE against threshold. {}", series.collect::<Vec<_>>().join("; "));
+    if let Some(kernel) = median(data.kernel.iter().map(|p| p.median)) {
+        text.push_str(&format!("; kernel error about {}", significant(kernel)));
+    }
+    text + "."
+}

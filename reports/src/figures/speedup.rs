@@ -1,0 +1,201 @@
+//! Speedup over sparsity: does skipping blocks save the time it should?
+
+use crate::best::{TimeInterval, best_settings, positive, timed_sparse};
+use crate::figures::{Figure, nothing_timed};
+use crate::problem::{self, Problem};
+use crate::record::Record;
+use crate::scene::axis::Axis;
+use crate::scene::legend::{self, Swatch};
+use crate::scene::marker::{Marker, interval};
+use crate::scene::palette::{INK, MUTED, series};
+use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
+use crate::scene::{FIGURE_WIDTH, MARGIN, Scene, Shape};
+
+/// A ratio of times with its interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Speedup {
+    pub(crate) middle: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Speedup {
+    fn new(dense_us: f64, time: TimeInterval) -> Self {
+        Self { middle: dense_us / time.median_us, low: dense_us / time.high_us, high: dense_us / time.low_us }
+    }
+}
+
+/// The best setting for one policy.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Point {
+    pub(crate) sparsity: f64,
+    pub(crate) attention: Speedup,
+    pub(crate) total: Option<Speedup>,
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) best: Vec<Point>,
+    /// Sparsity and speedup (attention only) of every other setting.
+    pub(crate) others: Vec<(f64, f64)>,
+}
+
+/// Prepares the data, or says why there is none.
+pub(crate) fn data(records: &[Record]) -> Result<Vec<Series>, String> {
+    if timed_sparse(records).next().is_none() {
+        return Err(nothing_timed());
+    }
+    let best = best_settings(records);
+    let problems = problem::distinct(timed_sparse(records));
+    let names = problem::names(&problems);
+    let mut all: Vec<Series> =
+        names.into_iter().map(|name| Series { name, best: vec![], others: vec![] }).collect();
+    let place = |problem: &Problem| problems.binary_search(problem).ok();
+    let sparsity = |r: &Record| r.density.filter(|d| (0.0..=1.0).contains(d)).map(|d| 1.0 - d);
+    for setting in &best {
+        let (Some(n), Some(dense), Some(sparsity), Some(attention)) = (
+            place(&setting.problem),
+            setting.dense_us,
+            sparsity(setting.record),
+            TimeInterval::attention(setting.record),
+        ) else {
+            continue;
+        };
+        let total = TimeInterval::total(setting.record).map(|time| Speedup::new(dense, time));
+        all[n].best.push(Point { sparsity, attention: Speedup::new(dense, attention), total });
+    }
+    for record in timed_sparse(records) {
+        if best.iter().any(|setting| std::ptr::eq(setting.record, record)) {
+            continue;
+        }
+        let time = positive(record.time_us_median);
+        if let (Some(n), Some(dense), Some(x), Some(time)) =
+            (place(&Problem::of(record)), positive(record.dense_us_median), sparsity(record), time)
+        {
+            all[n].others.push((x, dense / time));
+        }
+    }
+    all.retain(|series| !series.best.is_empty());
+    for series in &mut all {
+        series.best.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
+    }
+    if all.is_empty() {
+        return Err("No trial has both a density and a dense time to compare with.".to_owned());
+    }
+    Ok(all)
+}
+
+/// Makes the figure.
+pub(crate) fn figure(records: &[Record]) -> Figure {
+    Figure {
+        name: "speedup_over_sparsity",
+        title: "Speedup over sparsity",
+        caption: "Look at how far the marks stay below the dashed line: on it, skipping a block would save all of its \
+                  time. The gap between an outlined mark and the solid one under it is the cost of building the mask."
+            .to_owned(),
+        picture: data(records).and_then(|data| draw(&data).ok_or_else(nothing_timed)),
+    }
+}
+
+fn draw(data: &[Series]) -> Option<Scene> {
+    const LEGEND_ROOM: f64 = 250.0;
+    let points = || data.iter().flat_map(|series| &series.best);
+    let sparsities =
+        || points().map(|p| p.sparsity).chain(data.iter().flat_map(|s| s.others.iter().map(|(x, _)| *x)));
+    let (low, high) = sparsities().fold((f64::INFINITY, 0.0f64), |(l, h), x| (l.min(x), h.max(x)));
+    // Whole steps of 10 % around what was measured; 100 % itself has no ideal.
+    let (low, high) =
+        (((low - 0.02) * 10.0).floor().max(0.0) / 10.0, ((high + 0.02) * 10.0).ceil().min(10.0) / 10.0);
+    let x = Axis::linear("sparsity (share of query–key pairs skipped)", low, high, |v| {
+        format!("{:.0} %", v * 100.0)
+    });
+    let speedups = points().flat_map(|p| {
+        [Some(p.attention), p.total]
+            .into_iter()
+            .flatten()
+            .flat_map(|s| [s.low, s.high])
+            .chain([1.0 / (1.0 - p.sparsity)])
+    });
+    let others = data.iter().flat_map(|s| s.others.iter().map(|(_, y)| *y));
+    let values: Vec<f64> =
+        speedups.chain(others).chain([1.0]).filter(|v| positive(Some(*v)).is_some()).collect();
+    let y = Axis::log2("speedup over dense attention", values, |v| format!("{v}×"))?;
+
+    let mut entries = vec![(Swatch::Heading, "best setting of a policy".to_owned())];
+    for (n, series_data) in data.iter().enumerate() {
+        entries.push((Swatch::Solid(Marker::series(n), series(n)), series_data.name.clone()));
+    }
+    entries.push((Swatch::Heading, "marks".to_owned()));
+    entries.push((Swatch::Solid(Marker::Circle, MUTED), "mask + attention, 95 %".to_owned()));
+    entries.push((Swatch::Hollow(Marker::Circle, MUTED), "attention only".to_owned()));
+    if data.iter().any(|s| !s.others.is_empty()) {
+        entries.push((Swatch::Faint(MUTED), "other settings, attention".to_owned()));
+    }
+    entries.push((Swatch::Line(INK, Some((7.0, 4.0))), "ideal: 1 / density".to_owned()));
+    entries.push((Swatch::Line(MUTED, None), "as fast as dense".to_owned()));
+
+    let plot_height = legend::height(entries.len()).max(400.0);
+    let mut scene = Scene::new(FIGURE_WIDTH, 0.0, describe(data));
+    let top = scene.heading(
+        "Speedup over sparsity",
+        "Time of dense attention divided by time on the mask; same device, same rounds. Logarithmic scale.",
+    );
+    scene.height = top + plot_height + BOTTOM_ROOM;
+    let width = FIGURE_WIDTH - MARGIN / 2.0 - LEFT_ROOM - LEGEND_ROOM - MARGIN;
+    let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
+    plot.draw(&mut scene);
+    scene.line(vec![plot.point(plot.x.low, 1.0), plot.point(plot.x.high, 1.0)], 1.5, MUTED);
+    let ideal = (0..=200)
+        .map(|i| plot.x.low + (plot.x.high - plot.x.low) * f64::from(i) / 200.0)
+        .map(|x| (x, 1.0 / (1.0 - x)))
+        .take_while(|(_, y)| *y <= plot.y.high);
+    scene.dashed(ideal.map(|(x, y)| plot.point(x, y)).collect(), 2.0, INK, (7.0, 4.0));
+
+    for (n, series_data) in data.iter().enumerate() {
+        for &(x, y) in &series_data.others {
+            let center = plot.point(x, y);
+            scene.shapes.push(Shape::Disc { center, radius: 2.2, color: series(n), opacity: 0.45 });
+        }
+    }
+    for (n, series_data) in data.iter().enumerate() {
+        let (color, marker) = (series(n), Marker::series(n));
+        for point in &series_data.best {
+            let x = plot.x_at(point.sparsity);
+            if let Some(total) = point.total {
+                marker.hollow(&mut scene, (x, plot.y_at(point.attention.middle)), 5.0, color);
+                interval(&mut scene, x, plot.y_at(total.low), plot.y_at(total.high), color);
+                marker.solid(&mut scene, (x, plot.y_at(total.middle)), 4.5, color);
+            } else {
+                interval(
+                    &mut scene,
+                    x,
+                    plot.y_at(point.attention.low),
+                    plot.y_at(point.attention.high),
+                    color,
+                );
+                marker.hollow(&mut scene, (x, plot.y_at(point.attention.middle)), 5.0, color);
+            }
+        }
+    }
+    legend::draw(&mut scene, (plot.at.0 + width + MARGIN, top), LEGEND_ROOM, &entries);
+    Some(scene)
+}
+
+fn describe(data: &[Series]) -> String {
+    let ends: Vec<_> = data
+        .iter()
+        .filter_map(|series| {
+            let last = series.best.last()?;
+            let speedup = last.total.unwrap_or(last.attention).middle;
+            Some(format!(
+                "{}: {:.2} times as fast at {:.0} % sparsity",
+                series.name,
+                speedup,
+                last.sparsity * 100.0
+            ))
+        })
+        .collect();
+    format!("Speedup over dense attention against sparsity, with the ideal line. {}.", ends.join("; "))
+}

@@ -32,6 +32,22 @@ pub(crate) fn significant(value: f64) -> String {
     }
 }
 
+/// Returns a round number, such as a tick's, without needless digits: `0.2`, `30`, `10⁻⁶`, `5·10⁻⁶`.
+pub(crate) fn round(value: f64) -> String {
+    let text = significant(value);
+    let (number, power) = match text.split_once('·') {
+        Some((number, power)) => (number, Some(power)),
+        None => (text.as_str(), None),
+    };
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    match power {
+        Some(power) if number == "1" => power.to_owned(),
+        Some(power) => format!("{number}·{power}"),
+        None => number.to_owned(),
+    }
+}
+
 /// Returns `10⁻⁶` for -6.
 pub(crate) fn power_of_ten(exponent: i32) -> String {
     const SUPERSCRIPTS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
@@ -96,6 +112,15 @@ mod tests {
         ];
         for (value, text) in cases {
             assert_eq!(significant(value), text);
+        }
+    }
+
+    #[test]
+    fn round_numbers_lose_their_zeros() {
+        let cases =
+            [(0.2, "0.2"), (30.0, "30"), (1.5, "1.5"), (1e-6, "10⁻⁶"), (5e-6, "5·10⁻⁶"), (2000.0, "2,000")];
+        for (value, text) in cases {
+            assert_eq!(round(value), text);
         }
     }
 

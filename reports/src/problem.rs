@@ -78,7 +78,7 @@ pub(crate) fn names(problems: &[Problem]) -> Vec<String> {
         .iter()
         .zip(&parts)
         .map(|(problem, parts)| {
-            let mut name = format!("S {}", count(problem.seqlen));
+            let mut name = format!("{} tokens", count(problem.seqlen));
             for &column in &shown {
                 if !parts[column].1.is_empty() {
                     name.push_str(" · ");

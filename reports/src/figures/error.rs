@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::best::{median, positive, timed_sparse};
 use crate::figures::{Figure, mask_block, nothing_timed, policy_family};
-use crate::format::{plural, significant};
+use crate::format::{plural, round, significant};
 use crate::record::Record;
 use crate::scene::axis::Axis;
 use crate::scene::legend::{self, Swatch};
@@ -100,24 +100,20 @@ pub(crate) fn figure(records: &[Record]) -> Figure {
     }
 }
 
-fn draw(data: &Errors) -> Option<Scene> {
-    const LEGEND_ROOM: f64 = 250.0;
-    let points = || data.sparsity.iter().flat_map(|s| &s.points).chain(&data.kernel);
-    let (low, high) = points()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), p| (l.min(p.threshold), h.max(p.threshold)));
-    let room = ((high - low) * 0.06).max(0.02);
-    let mut x =
-        Axis::linear("threshold (probability mass kept)", low - room, high + room, |v| format!("{v}"));
-    // Sweeps have few thresholds: name those, not round numbers between them.
-    let mut thresholds: Vec<f64> = points().map(|p| p.threshold).collect();
-    thresholds.sort_by(f64::total_cmp);
-    thresholds.dedup();
-    x.ticks = thresholds.into_iter().map(|v| (v, format!("{v}"))).collect();
-    let y = Axis::log("relative RMSE", points().flat_map(|p| [p.low, p.high]), |v| {
-        let text = significant(v);
-        if text.contains('·') { text.replace(".00·", "·").replace("1·", "") } else { trimmed(&text) }
-    })?;
+/// From this ratio on the kernel's error gets an axis of its own: on a common one, nothing could be read.
+const FAR_BELOW: f64 = 30.0;
+const LEGEND_ROOM: f64 = 262.0;
 
+/// Returns how many times the sparsity error is the kernel's, by the nearest of their points.
+fn distance(data: &Errors) -> Option<f64> {
+    let lowest = data.sparsity.iter().flat_map(|s| &s.points).map(|p| p.low).reduce(f64::min)?;
+    let highest = data.kernel.iter().map(|p| p.high).reduce(f64::max)?;
+    Some(lowest / highest)
+}
+
+fn draw(data: &Errors) -> Option<Scene> {
+    let distance = distance(data);
+    let apart = distance.filter(|d| *d >= FAR_BELOW);
     let mut entries = vec![(Swatch::Heading, "sparsity error, against dense".to_owned())];
     for (n, series_data) in data.sparsity.iter().enumerate() {
         entries.push((Swatch::LineMarked(Marker::series(n), series(n), None), series_data.name.clone()));
@@ -127,43 +123,90 @@ fn draw(data: &Errors) -> Option<Scene> {
         entries
             .push((Swatch::LineMarked(Marker::Diamond, MUTED, Some((5.0, 4.0))), "all settings".to_owned()));
     }
-    let plot_height = legend::height(entries.len()).max(380.0);
+    let upper = (legend::height(entries.len()) + 20.0).max(330.0);
+    const LOWER: f64 = 90.0;
+    const BREAK: f64 = 26.0;
+
     let mut scene = Scene::new(FIGURE_WIDTH, 0.0, describe(data));
     let top = scene.heading(
         "Error over threshold",
         "Median over all settings and lengths; bars reach from the smallest to the largest. Logarithmic scale.",
     );
-    scene.height = top + plot_height + BOTTOM_ROOM;
     let width = FIGURE_WIDTH - MARGIN / 2.0 - LEFT_ROOM - LEGEND_ROOM - MARGIN;
-    let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
-    plot.draw(&mut scene);
-
-    let at = |p: &Point| plot.point(p.threshold, p.median);
-    scene.dashed(data.kernel.iter().map(at).collect(), 2.0, MUTED, (5.0, 4.0));
-    for point in &data.kernel {
-        interval(&mut scene, plot.x_at(point.threshold), plot.y_at(point.low), plot.y_at(point.high), MUTED);
-        Marker::Diamond.solid(&mut scene, at(point), 4.5, MUTED);
+    let left = MARGIN / 2.0 + LEFT_ROOM;
+    let sparsity = data.sparsity.iter().flat_map(|s| &s.points);
+    let values =
+        |points: &mut dyn Iterator<Item = &Point>| points.flat_map(|p| [p.low, p.high]).collect::<Vec<_>>();
+    let bottom = if apart.is_some() {
+        let y = Axis::log("sparsity error", values(&mut sparsity.clone()), round)?;
+        let bare = Axis { title: String::new(), ticks: vec![], ..x_axis(data) };
+        let plot = Plot { at: (left, top), size: (width, upper), x: bare, y };
+        plot.draw(&mut scene);
+        draw_sparsity(&mut scene, &plot, data);
+        let y = Axis::log("kernel err.", values(&mut data.kernel.iter()), round)?;
+        let plot = Plot { at: (left, top + upper + BREAK), size: (width, LOWER), x: x_axis(data), y };
+        plot.draw(&mut scene);
+        draw_kernel(&mut scene, &plot, data);
+        top + upper + BREAK + LOWER
+    } else {
+        let y = Axis::log("relative RMSE", values(&mut sparsity.chain(&data.kernel)), round)?;
+        let plot = Plot { at: (left, top), size: (width, upper), x: x_axis(data), y };
+        plot.draw(&mut scene);
+        draw_kernel(&mut scene, &plot, data);
+        draw_sparsity(&mut scene, &plot, data);
+        top + upper
+    };
+    scene.height = bottom + BOTTOM_ROOM;
+    legend::draw(&mut scene, (left + width + MARGIN, top), LEGEND_ROOM, &entries);
+    if let Some(times) = apart {
+        let lines = [
+            "Errors are relative RMSE. The lower panel".to_owned(),
+            format!("lies {} times or more below the upper.", significant_floor(times)),
+        ];
+        let at = (left + width + MARGIN, top + legend::height(entries.len()) + 4.0);
+        legend::remark(&mut scene, at, LEGEND_ROOM, &lines);
     }
-    let count = data.sparsity.len();
-    for (n, series_data) in data.sparsity.iter().enumerate() {
-        // Series of one threshold stand side by side, so that their bars can be told apart.
-        let aside = (n as f64 - (count as f64 - 1.0) / 2.0) * (24.0 / count as f64).min(7.0);
-        let at = |p: &Point| (plot.x_at(p.threshold) + aside, plot.y_at(p.median));
-        scene.line(series_data.points.iter().map(at).collect(), 1.5, series(n));
-        for point in &series_data.points {
-            interval(&mut scene, at(point).0, plot.y_at(point.low), plot.y_at(point.high), series(n));
-            Marker::series(n).solid(&mut scene, at(point), 4.5, series(n));
-        }
-    }
-    legend::draw(&mut scene, (plot.at.0 + width + MARGIN, top), LEGEND_ROOM, &entries);
     Some(scene)
 }
 
-fn trimmed(number: &str) -> String {
-    if number.contains('.') {
-        number.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        number.to_owned()
+/// Returns a number rounded down to one digit: `100,000` for 123,456.
+fn significant_floor(value: f64) -> String {
+    let unit = 10f64.powf(value.log10().floor());
+    round((value / unit).floor() * unit)
+}
+
+/// Sweeps have few thresholds: the axis names those, not round numbers between them.
+fn x_axis(data: &Errors) -> Axis {
+    let points = data.sparsity.iter().flat_map(|s| &s.points).chain(&data.kernel);
+    let mut thresholds: Vec<f64> = points.map(|p| p.threshold).collect();
+    thresholds.sort_by(f64::total_cmp);
+    thresholds.dedup();
+    let (low, high) = (thresholds.first().copied().unwrap_or(0.0), thresholds.last().copied().unwrap_or(1.0));
+    let room = ((high - low) * 0.06).max(0.02);
+    let axis = Axis::linear("threshold (probability mass kept)", low - room, high + room, |v| format!("{v}"));
+    Axis { ticks: thresholds.into_iter().map(|v| (v, format!("{v}"))).collect(), ..axis }
+}
+
+fn draw_kernel(scene: &mut Scene, plot: &Plot, data: &Errors) {
+    let at = |p: &Point| plot.point(p.threshold, p.median);
+    scene.dashed(data.kernel.iter().map(at).collect(), 2.0, MUTED, (5.0, 4.0));
+    for point in &data.kernel {
+        interval(scene, plot.x_at(point.threshold), plot.y_at(point.low), plot.y_at(point.high), MUTED);
+        Marker::Diamond.solid(scene, at(point), 4.5, MUTED);
+    }
+}
+
+fn draw_sparsity(scene: &mut Scene, plot: &Plot, data: &Errors) {
+    let count = data.sparsity.len() as f64;
+    for (n, series_data) in data.sparsity.iter().enumerate() {
+        // Series of one threshold stand side by side, so that their bars can be told apart.
+        let aside = (n as f64 - (count - 1.0) / 2.0) * (24.0 / count).min(7.0);
+        let at = |p: &Point| (plot.x_at(p.threshold) + aside, plot.y_at(p.median));
+        scene.line(series_data.points.iter().map(at).collect(), 1.5, series(n));
+        for point in &series_data.points {
+            interval(scene, at(point).0, plot.y_at(point.low), plot.y_at(point.high), series(n));
+            Marker::series(n).solid(scene, at(point), 4.5, series(n));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::best::{BestSetting, TimeInterval, best_settings, median, positive, timed_sparse};
 use crate::figures::{Figure, nothing_timed};
-use crate::format::{count, plural, time};
+use crate::format::{count, plural, round, time};
 use crate::problem::Problem;
 use crate::record::Record;
 use crate::scene::axis::Axis;
@@ -182,12 +182,10 @@ fn draw(data: &Latency) -> Option<Scene> {
 
 /// Returns a tick's time: round values need no third digit.
 pub(super) fn tick(us: f64) -> String {
-    let text = time(us);
-    match text.split_once(' ') {
-        Some((number, unit)) if number.contains('.') => {
-            format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
-        }
-        _ => text,
+    match us {
+        ..1e3 => format!("{} µs", round(us)),
+        ..1e6 => format!("{} ms", round(us / 1e3)),
+        _ => format!("{} s", round(us / 1e6)),
     }
 }
 

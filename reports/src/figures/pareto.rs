@@ -1,9 +1,11 @@
 //! Pareto front of latency and error: which settings are worth considering at all?
 
+use std::collections::BTreeMap;
+
 use crate::best::{TimeBasis, TimeInterval, common_basis, median, positive, timed_sparse};
 use crate::figures::latency::tick;
 use crate::figures::{Figure, nothing_timed, setting};
-use crate::format::{plural, significant, time};
+use crate::format::{plural, round, significant, time};
 use crate::problem::{self, Problem};
 use crate::record::Record;
 use crate::scene::axis::Axis;
@@ -75,13 +77,24 @@ pub(crate) fn data(records: &[Record]) -> Result<Fronts, String> {
 fn panel<'a>(name: String, records: impl Iterator<Item = &'a Record>) -> Option<Panel> {
     let records: Vec<_> = records.filter(|r| positive(r.sparsity_rel_rmse).is_some()).collect();
     let basis = common_basis(records.iter().copied());
-    let mut points: Vec<_> = records
-        .iter()
-        .filter_map(|&r| Some((positive(r.sparsity_rel_rmse)?, TimeInterval::by(basis, r)?.median_us, r)))
+    let timed = || records.iter().filter_map(|&r| Some((TimeInterval::by(basis, r)?.median_us, r)));
+    // The sparsity error belongs to the mask, whatever the tile: of each mask only the fastest tile can be on the front.
+    // Comparing every trial's own error would fill the front with tiles that differ in rounding.
+    let mut masks: BTreeMap<(&str, u64, u64), Vec<(f64, &Record)>> = BTreeMap::new();
+    for (time_us, record) in timed() {
+        masks.entry((&record.policy, record.q_block, record.kv_block)).or_default().push((time_us, record));
+    }
+    let mut candidates: Vec<_> = masks
+        .values()
+        .filter_map(|trials| {
+            let error = median(trials.iter().filter_map(|(_, r)| positive(r.sparsity_rel_rmse)))?;
+            let (time_us, record) = trials.iter().min_by(|a, b| a.0.total_cmp(&b.0))?;
+            Some((error, *time_us, *record))
+        })
         .collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let mut front: Vec<FrontPoint> = Vec::new();
-    for &(error, time_us, record) in &points {
+    for (error, time_us, record) in candidates {
         if front.last().is_none_or(|last| time_us < last.time_us) {
             front.push(FrontPoint {
                 error,
@@ -94,7 +107,8 @@ fn panel<'a>(name: String, records: impl Iterator<Item = &'a Record>) -> Option<
         return None;
     }
     let dense_us = median(records.iter().filter_map(|r| positive(r.dense_us_median)));
-    Some(Panel { name, basis, all: points.iter().map(|p| (p.0, p.1)).collect(), front, dense_us })
+    let all = timed().filter_map(|(time_us, r)| Some((positive(r.sparsity_rel_rmse)?, time_us))).collect();
+    Some(Panel { name, basis, all, front, dense_us })
 }
 
 /// Makes the figure.
@@ -138,15 +152,8 @@ fn draw(panels: &[Panel]) -> Option<Scene> {
 }
 
 fn draw_panel(scene: &mut Scene, panel: &Panel, top: f64, n: usize) -> Option<()> {
-    let errors = panel.all.iter().map(|p| p.0);
-    let x = Axis::log("sparsity error (relative RMSE against dense)", errors, |v| {
-        let text = significant(v);
-        if text.contains('.') && !text.contains('·') {
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
-        } else {
-            text
-        }
-    })?;
+    let errors = panel.all.iter().map(|p| p.0).chain(panel.front.iter().map(|p| p.error));
+    let x = Axis::log("sparsity error (relative RMSE against dense)", errors, round)?;
     let y = Axis::log(panel.basis.name(), panel.all.iter().map(|p| p.1).chain(panel.dense_us), tick)?;
     let width = FIGURE_WIDTH - MARGIN / 2.0 - LEFT_ROOM - LIST_ROOM - MARGIN;
     let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, PLOT_HEIGHT), x, y };

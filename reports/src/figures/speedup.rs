@@ -2,6 +2,7 @@
 
 use crate::best::{TimeInterval, best_settings, positive, timed_sparse};
 use crate::figures::{Figure, nothing_timed};
+use crate::format::round;
 use crate::problem::{self, Problem};
 use crate::record::Record;
 use crate::scene::axis::Axis;
@@ -121,9 +122,9 @@ fn draw(data: &[Series]) -> Option<Scene> {
     let others = data.iter().flat_map(|s| s.others.iter().map(|(_, y)| *y));
     let values: Vec<f64> =
         speedups.chain(others).chain([1.0]).filter(|v| positive(Some(*v)).is_some()).collect();
-    let y = Axis::log2("speedup over dense attention", values, |v| format!("{v}×"))?;
+    let y = Axis::log("speedup over dense attention", values, |v| format!("{}×", round(v)))?;
 
-    let mut entries = vec![(Swatch::Heading, "best setting of a policy".to_owned())];
+    let mut entries = vec![(Swatch::Heading, "best setting of each policy".to_owned())];
     for (n, series_data) in data.iter().enumerate() {
         entries.push((Swatch::Solid(Marker::series(n), series(n)), series_data.name.clone()));
     }

@@ -37,21 +37,6 @@ impl Axis {
         Some(Self { title: title.to_owned(), low, high, log: true, ticks })
     }
 
-    /// Makes a logarithmic axis with ticks at powers of two.
-    pub(crate) fn log2(
-        title: &str,
-        values: impl IntoIterator<Item = f64>,
-        label: impl Fn(f64) -> String,
-    ) -> Option<Self> {
-        let mut axis = Self::log(title, values, &label)?;
-        let (first, last) = (axis.low.log2().ceil() as i32, axis.high.log2().floor() as i32);
-        // Fewer than two octaves: ticks at 1, 2, 5 say more.
-        if last - first >= 2 {
-            axis.ticks = (first..=last).map(|e| 2f64.powi(e)).map(|v| (v, label(v))).collect();
-        }
-        Some(axis)
-    }
-
     /// Makes a logarithmic axis with a tick at each of the values.
     pub(crate) fn log_at(title: &str, values: &[f64], label: impl Fn(f64) -> String) -> Option<Self> {
         let mut axis = Self::log(title, values.iter().copied(), &label)?;

@@ -1,7 +1,7 @@
 //! A plot area: frame, grid, two axes with titles.
 
 use super::axis::{Axis, TICK_SIZE};
-use super::palette::{GRID, INK, MUTED};
+use super::palette::{GRID, MUTED};
 use super::{Anchor, Point, Scene, Text};
 
 /// Size of axis titles.
@@ -57,8 +57,11 @@ impl Plot {
             }
         }
         scene.line(vec![(left, top), (left, bottom), (right, bottom)], 1.0, MUTED);
-        let x_title = Text::new(&self.x.title, ((left + right) / 2.0, bottom + 40.0), TITLE_SIZE);
-        scene.text(x_title.anchor(Anchor::Middle).color(INK));
+        // A panel above another that has the ticks and the title for both.
+        if !self.x.title.is_empty() {
+            let title = Text::new(&self.x.title, ((left + right) / 2.0, bottom + 40.0), TITLE_SIZE);
+            scene.text(title.anchor(Anchor::Middle));
+        }
         let y_title = Text::new(&self.y.title, (left - LEFT_ROOM + 20.0, (top + bottom) / 2.0), TITLE_SIZE);
         scene.text(y_title.anchor(Anchor::Middle).vertical());
     }

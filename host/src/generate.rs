@@ -15,7 +15,7 @@
 use std::{f32::consts::TAU, fmt, str::FromStr};
 
 use half::{bf16, f16};
-use rand::{Rng, SeedableRng};
+use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -39,7 +39,7 @@ const SIGMA_TIME: (f32, f32) = (0.2, 0.8);
 const SIGMA_SPACE: (f32, f32) = (0.4, 1.0);
 
 /// Score (after the usual 1/sqrt(D)) of a token with itself, noise left out: how sharp a head attends.
-const PEAK_SCORE: (f32, f32) = (7.0, 11.0);
+const PEAK_SCORE: (f32, f32) = (2.5, 4.5);
 
 /// Sizes of inputs to be made up, written `video:T,H,W,heads,D` or `video:T,H,W,heads,D,dtype` (default bf16).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -35,7 +35,7 @@ pub enum InputFault {
     #[error("no permission to read it; change its mode or owner")]
     Denied,
     /// A device, pipe or socket.
-    #[error("expected a regular file or a folder, got a {0}; copy its content to a file first")]
+    #[error("expected a regular file, got a {0}; copy its content to a file first")]
     NotAFile(&'static str),
     /// The operating system failed to read it.
     #[error("cannot be read: {0}")]
@@ -54,8 +54,8 @@ pub enum InputFault {
     /// The container contradicts itself or ends early.
     #[error("broken {format}: expected {expected}, got {got}; {help}")]
     Broken {
-        /// The format it should have.
-        format: &'static str,
+        /// The format it should have, or the part of a file that should have one.
+        format: String,
         /// What should stand there.
         expected: String,
         /// What stands there.
@@ -64,7 +64,7 @@ pub enum InputFault {
         help: &'static str,
     },
     /// A tensor of the three is not there.
-    #[error("expected tensors q, k, v, got no '{tensor}' among {}; rename or add it", Names(found))]
+    #[error("expected tensors q, k, v, got no '{tensor}' ({}); rename or add it", Names(found))]
     MissingTensor {
         /// The one that is missing.
         tensor: &'static str,
@@ -129,13 +129,15 @@ pub enum InputFault {
     },
     /// A NaN or an infinity.
     #[error(
-        "tensor '{tensor}': expected finite numbers, got {value} at [b,h,s,d] = {index:?} (element {position}); attention over it is undefined, repair what wrote it"
+        "tensor '{tensor}': expected finite numbers, got {value}{narrowed} at [b,h,s,d] = {index:?} (element {position}); attention over it is undefined, repair what wrote it"
     )]
     NotFinite {
         /// Which tensor.
         tensor: &'static str,
         /// NaN, inf or -inf.
         value: f32,
+        /// Empty, or that the file has float64, of which large numbers become infinite.
+        narrowed: &'static str,
         /// The first place it stands at.
         index: [usize; 4],
         /// The same place, counted in elements from the start.
@@ -184,8 +186,9 @@ impl fmt::Display for Names<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         if self.0.is_empty() {
-            return f.write_str("no tensors at all");
+            return f.write_str("there are none at all");
         }
+        f.write_str("there are ")?;
         for (i, name) in self.0.iter().take(SHOWN).enumerate() {
             write!(f, "{}'{}'", if i == 0 { "" } else { ", " }, excerpt(name))?;
         }
@@ -195,9 +198,16 @@ impl fmt::Display for Names<'_> {
 
 /// Shortens text from a file to what a message can carry, with control characters escaped.
 pub(crate) fn excerpt(text: &str) -> String {
-    const SHOWN: usize = 60;
-    let mut short: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN).is_some() {
+    excerpt_of(text, 60)
+}
+
+/// Shortens text to a number of characters of its own.
+pub(crate) fn excerpt_of(text: &str, shown: usize) -> String {
+    let mut short = String::new();
+    for c in text.chars().take(shown) {
+        if c.is_control() { short.extend(c.escape_default()) } else { short.push(c) }
+    }
+    if text.chars().nth(shown).is_some() {
         short.push_str("...");
     }
     short

@@ -27,7 +27,7 @@ const SAVE_AGAIN: &str = "save it again with numpy.save";
 const MAX_HEADER_BYTES: usize = 1 << 16;
 
 fn broken(expected: impl Into<String>, got: impl Into<String>) -> InputFault {
-    InputFault::Broken { format: FORMAT, expected: expected.into(), got: got.into(), help: SAVE_AGAIN }
+    InputFault::Broken { format: FORMAT.into(), expected: expected.into(), got: got.into(), help: SAVE_AGAIN }
 }
 
 /// Reads q.npy, k.npy and v.npy of a folder.
@@ -79,12 +79,13 @@ pub(super) fn check_data(declared: &Declared, data_len: u64) -> Result<(), Input
     if declared.bytes() == Some(data_len) {
         return Ok(());
     }
-    let needed = declared
-        .bytes()
-        .map_or_else(|| "more bytes than memory can address".into(), |n| format!("{n} bytes"));
     let shape: Vec<u64> = declared.shape.iter().copied().take(16).collect();
-    let kind = declared.element.safetensors_name();
-    Err(broken(format!("{needed} of data for {kind} {shape:?}"), data_len.to_string()))
+    let what = format!("data for {} {shape:?}", declared.element.safetensors_name());
+    let expected = match declared.bytes() {
+        Some(bytes) => format!("{bytes} bytes of {what}"),
+        None => format!("{what}, more than memory can address"),
+    };
+    Err(broken(expected, format!("{data_len} bytes")))
 }
 
 /// Reads magic, version and header; returns their length in bytes and what they declare.
@@ -95,7 +96,10 @@ pub(super) fn read_header(
     let mut start = [0; 8];
     fill(from, &mut start, "magic and version")?;
     if !start.starts_with(MAGIC) {
-        return Err(broken("a file that starts with \\x93NUMPY", excerpt(&String::from_utf8_lossy(&start))));
+        return Err(broken(
+            "a file that starts with \\x93NUMPY",
+            format!("'{}'", excerpt(&String::from_utf8_lossy(&start))),
+        ));
     }
     let (length, length_bytes) = match start[6] {
         1 => {
@@ -126,7 +130,7 @@ pub(super) fn read_header(
 fn fill(from: &mut impl Read, to: &mut [u8], what: &str) -> Result<(), InputFault> {
     from.read_exact(to).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            broken(format!("{} bytes of {what}", to.len()), "a file that ends before")
+            broken(format!("{} bytes of {what}", to.len()), "one that ends earlier")
         }
         _ => error.into(),
     })

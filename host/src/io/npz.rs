@@ -26,7 +26,7 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 type Archive = ZipArchive<BufReader<File>>;
 
 fn broken(expected: impl Into<String>, got: impl Into<String>) -> InputFault {
-    InputFault::Broken { format: FORMAT, expected: expected.into(), got: got.into(), help: SAVE_AGAIN }
+    InputFault::Broken { format: FORMAT.into(), expected: expected.into(), got: got.into(), help: SAVE_AGAIN }
 }
 
 fn zip_fault(error: ZipError) -> InputFault {
@@ -80,9 +80,16 @@ fn read_header(
             format!("{size} bytes declared for '{tensor}.npy', {packed} packed, in a file of {file_len}");
         return Err(broken("sizes that fit the file", got));
     }
-    let (header, declared) = npy::read_header(tensor, &mut member)?;
-    npy::check_data(&declared, size.saturating_sub(header as u64))?;
-    Ok((header, declared))
+    let checked = npy::read_header(tensor, &mut member).and_then(|(header, declared)| {
+        npy::check_data(&declared, size.saturating_sub(header as u64))?;
+        Ok((header, declared))
+    });
+    checked.map_err(|fault| match fault {
+        InputFault::Broken { expected, got, help, .. } => {
+            InputFault::Broken { format: format!("member '{tensor}.npy'"), expected, got, help }
+        }
+        other => other,
+    })
 }
 
 /// Unpacks a member behind its header; its size has been checked.

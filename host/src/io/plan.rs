@@ -46,6 +46,7 @@ pub(super) struct GivenGrid {
 pub(super) struct Plan {
     shapes: [[usize; 4]; 3],
     grid: Option<Grid>,
+    narrowed: [bool; 3],
 }
 
 impl Plan {
@@ -106,7 +107,8 @@ impl Plan {
                 }
             }
         }
-        Ok(Self { shapes, grid: given.map(|g| g.grid) })
+        let narrowed = tensors.each_ref().map(|declared| declared.element == Element::F64);
+        Ok(Self { shapes, grid: given.map(|g| g.grid), narrowed })
     }
 
     /// Returns the number of elements of the `i`-th tensor.
@@ -116,7 +118,7 @@ impl Plan {
 
     /// Joins the numbers with their shapes once all are known to be finite.
     pub(super) fn finish(self, data: [TensorData; 3], source: String) -> Result<Qkv, InputFault> {
-        for ((tensor, data), shape) in NAMES.into_iter().zip(&data).zip(self.shapes) {
+        for (i, (data, shape)) in data.iter().zip(self.shapes).enumerate() {
             if let Some(position) = first_not_finite(data) {
                 let [_, heads, seqlen, d] = shape;
                 let index = [
@@ -126,7 +128,8 @@ impl Plan {
                     position % d,
                 ];
                 let value = data.iter_f32(position..position + 1).next().unwrap_or(f32::NAN);
-                return Err(InputFault::NotFinite { tensor, value, index, position });
+                let narrowed = if self.narrowed[i] { " (float64 narrowed to float32)" } else { "" };
+                return Err(InputFault::NotFinite { tensor: NAMES[i], value, narrowed, index, position });
             }
         }
         let [q, k, v] = data;

@@ -13,7 +13,7 @@ use serde::{
 use super::{
     Element, InputFault, ReadOptions,
     element::read_floats,
-    error::excerpt,
+    error::{excerpt, excerpt_of},
     plan::{Declared, Plan, for_each_tensor},
 };
 use crate::{Grid, tensor::Qkv};
@@ -56,7 +56,7 @@ pub(super) fn read(file: &[u8], options: &ReadOptions, source: String) -> Result
 }
 
 fn broken(expected: impl Into<String>, got: impl Into<String>, help: &'static str) -> InputFault {
-    InputFault::Broken { format: FORMAT, expected: expected.into(), got: got.into(), help }
+    InputFault::Broken { format: FORMAT.into(), expected: expected.into(), got: got.into(), help }
 }
 
 fn split_header(file: &[u8]) -> Result<(&[u8], &[u8]), InputFault> {
@@ -128,14 +128,9 @@ impl<'de> Deserialize<'de> for Header {
 fn parse_header(header: &[u8]) -> Result<Header, InputFault> {
     serde_json::from_slice(header).map_err(|error| {
         let expected = "a JSON header of {name: {dtype, shape, data_offsets}}";
-        broken(expected, excerpt_long(&error.to_string()), WRITE_AGAIN)
+        // A parser's message may quote the file.
+        broken(expected, format!("one with an error: {}", excerpt_of(&error.to_string(), 200)), WRITE_AGAIN)
     })
-}
-
-/// Shortens a parser's message, which may quote the file.
-fn excerpt_long(message: &str) -> String {
-    const SHOWN: usize = 200;
-    message.chars().take(SHOWN).flat_map(char::escape_debug).collect()
 }
 
 /// Checks that the tensors lie one after the other and fill the data exactly, as the format demands.
@@ -153,17 +148,17 @@ fn check_offsets(header: &Header, data_len: u64) -> Result<(), InputFault> {
             return Err(broken(format!("{end} bytes of data for {span}"), format!("{data_len}"), COPY_AGAIN));
         }
         if begin != position {
-            let how = if begin < position { "they overlap" } else { "there is a gap" };
+            let how = if begin < position { "an overlap" } else { "a gap" };
             return Err(broken(format!("{span} to begin at {position}"), how, WRITE_AGAIN));
         }
         position = end;
         if let Some(element) = Element::from_safetensors_name(&entry.dtype) {
             let needed = Declared { element, shape: entry.shape.clone() }.bytes();
             if needed != Some(end - begin) {
-                let needed =
-                    needed.map_or_else(|| "more than memory can address".to_owned(), |n| n.to_string());
+                let needed = needed
+                    .map_or_else(|| "more than memory can address".to_owned(), |n| format!("{n} bytes"));
                 let shape: Vec<u64> = entry.shape.iter().copied().take(16).collect();
-                let got = format!("{needed} bytes for {} {shape:?}", entry.dtype);
+                let got = format!("{needed} for {} {shape:?}", entry.dtype);
                 return Err(broken(format!("{span} to span its type and shape"), got, WRITE_AGAIN));
             }
         }
@@ -287,6 +282,8 @@ mod tests {
     }
 
     proptest! {
+        // Every case waits for the disk.
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn what_is_written_is_read_bit_for_bit(
             (b, h, t, rows, w, d) in (1usize..3, 1usize..3, 1usize..4, 1usize..4, 1usize..4, 1usize..9),

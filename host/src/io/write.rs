@@ -190,6 +190,8 @@ mod tests {
     }
 
     proptest! {
+        // Every case waits for the disk twice.
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn any_names_and_sizes_survive(names in prop::collection::btree_map(".{0,12}", 0usize..40, 0..6)) {
             prop_assume!(!names.contains_key("__metadata__"));

@@ -109,9 +109,14 @@ const HEAD: f64 = 66.0;
 /// Where panels stand; lengths in pixels of the scene, of which a PNG has two each way.
 struct Layout {
     columns: usize,
-    /// Longest side of a panel's image.
+    /// Longest side an image may have.
     side: f64,
+    /// Room of a panel for its image: the largest of them, and a title's width.
+    room: (f64, f64),
 }
+
+/// Room a title with its density needs.
+const MIN_WIDTH: f64 = 150.0;
 
 impl Layout {
     fn new(masks: &[MaskPicture]) -> Self {
@@ -123,11 +128,15 @@ impl Layout {
             4..=6 => 230.0,
             _ => 160.0,
         };
-        Self { columns, side }
+        let mut layout = Self { columns, side, room: (MIN_WIDTH, 0.0) };
+        for (width, height) in masks.iter().map(|mask| layout.size(mask)).collect::<Vec<_>>() {
+            layout.room = (layout.room.0.max(width), layout.room.1.max(height));
+        }
+        layout
     }
 
     fn cell(&self) -> (f64, f64) {
-        (LEFT_ROOM + self.side + GAP, TITLE_ROOM + self.side + BELOW_ROOM)
+        (LEFT_ROOM + self.room.0 + GAP, TITLE_ROOM + self.room.1 + BELOW_ROOM)
     }
 
     /// Returns where the image of the n-th panel starts.
@@ -151,7 +160,7 @@ impl Layout {
     fn scene(&self, masks: &[MaskPicture]) -> Scene {
         let (width, height) = self.cell();
         let rows = masks.len().div_ceil(self.columns) as f64;
-        let width = (MARGIN + self.columns as f64 * width).max(400.0);
+        let width = (MARGIN + self.columns as f64 * width).max(640.0);
         let mut scene = Scene::new(width, HEAD + rows * height, "");
         scene.text(Text::new("Block masks", (MARGIN, 30.0), 17.0).bold());
         let mut x = MARGIN;
@@ -162,10 +171,10 @@ impl Layout {
             x += 34.0 + font::width(label, 12.0, false);
         }
         let most = (self.side * render::PNG_SCALE as f64) as usize;
-        if masks.iter().any(|m| m.q_blocks.max(m.kv_blocks) > most) {
-            let label = font::shorten("between: share of the blocks under a pixel", 12.0, false, width - x);
-            scene.text(Text::new(label, (x, 53.0), 12.0).color(MUTED));
-        }
+        let averaged = masks.iter().any(|m| m.q_blocks.max(m.kv_blocks) > most);
+        let shades = if averaged { "shades between: share of the blocks under one pixel;  " } else { "" };
+        let label = format!("{shades}per cent: density");
+        scene.text(Text::new(label, (x, 53.0), 12.0).color(MUTED));
         for (n, mask) in masks.iter().enumerate() {
             self.panel(&mut scene, n, mask);
         }
@@ -177,7 +186,7 @@ impl Layout {
         let (w, h) = self.size(mask);
         let density = percent(mask.density);
         let density_room = font::width(&density, 12.0, false) + 10.0;
-        let title = font::shorten(&mask.title, 13.0, true, self.side - density_room);
+        let title = font::shorten(&mask.title, 13.0, true, self.room.0 - density_room);
         let after = x + font::width(&title, 13.0, true) + 10.0;
         scene.text(Text::new(title, (x, y - 8.0), 13.0).bold());
         scene.text(Text::new(density, (after, y - 8.0), 12.0).color(MUTED));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::best::{median, positive, timed_sparse};
 use crate::figures::{Figure, mask_block, nothing_timed, policy_family};
-use crate::format::{plural, round, significant};
+use crate::format::{plural, power_of_ten, round, significant};
 use crate::record::Record;
 use crate::scene::axis::Axis;
 use crate::scene::legend::{self, Swatch};
@@ -139,11 +139,12 @@ fn draw(data: &Errors) -> Option<Scene> {
         |points: &mut dyn Iterator<Item = &Point>| points.flat_map(|p| [p.low, p.high]).collect::<Vec<_>>();
     let bottom = if apart.is_some() {
         let y = Axis::log("sparsity error", values(&mut sparsity.clone()), round)?;
-        let bare = Axis { title: String::new(), ticks: vec![], ..x_axis(data) };
+        let bare = Axis { title: String::new(), ..x_axis(data) };
+        let bare = Axis { ticks: bare.ticks.into_iter().map(|(v, _)| (v, String::new())).collect(), ..bare };
         let plot = Plot { at: (left, top), size: (width, upper), x: bare, y };
         plot.draw(&mut scene);
         draw_sparsity(&mut scene, &plot, data);
-        let y = Axis::log("kernel err.", values(&mut data.kernel.iter()), round)?;
+        let y = whole_decades("kernel err.", &values(&mut data.kernel.iter()))?;
         let plot = Plot { at: (left, top + upper + BREAK), size: (width, LOWER), x: x_axis(data), y };
         plot.draw(&mut scene);
         draw_kernel(&mut scene, &plot, data);
@@ -167,6 +168,16 @@ fn draw(data: &Errors) -> Option<Scene> {
         legend::remark(&mut scene, at, LEGEND_ROOM, &lines);
     }
     Some(scene)
+}
+
+/// Makes an axis from one power of ten to another: on the small panel scatter must not look like a trend.
+fn whole_decades(title: &str, values: &[f64]) -> Option<Axis> {
+    let axis = Axis::log(title, values.iter().copied(), round)?;
+    let (first, last) = (axis.low.log10().floor() as i32, axis.high.log10().ceil() as i32);
+    let stride = (last - first + 2) / 3;
+    let ticks =
+        (first..=last).step_by(stride.max(1) as usize).map(|e| (10f64.powi(e), power_of_ten(e))).collect();
+    Some(Axis { low: 10f64.powi(first), high: 10f64.powi(last), ticks, ..axis })
 }
 
 /// Returns a number rounded down to one digit: `100,000` for 123,456.

@@ -54,6 +54,12 @@ pub(crate) fn mask_block(q_block: u64, kv_block: u64) -> String {
     if q_block == kv_block { q_block.to_string() } else { format!("{q_block}×{kv_block}") }
 }
 
+/// Returns about `most` of the values, evenly from first to last, or all if they are fewer: faint dots show where the
+/// rest lies, and thousands of them would only hide the marks.
+fn thinned<T>(values: &[T], most: usize) -> impl Iterator<Item = &T> {
+    values.iter().step_by(values.len().div_ceil(most).max(1))
+}
+
 /// Returns a policy without its threshold: `nabla`, `nabla + sta-11-3-3`.
 fn policy_family(record: &Record) -> String {
     let parts = record.policy.split('_').map(|part| match part.rsplit_once('-') {

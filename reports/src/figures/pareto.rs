@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::best::{TimeBasis, TimeInterval, common_basis, median, positive, timed_sparse};
 use crate::figures::latency::tick;
-use crate::figures::{Figure, nothing_timed, setting};
+use crate::figures::{Figure, nothing_timed, setting, thinned};
 use crate::format::{plural, round, significant, time};
 use crate::problem::{self, Problem};
 use crate::record::Record;
@@ -80,9 +80,12 @@ fn panel<'a>(name: String, records: impl Iterator<Item = &'a Record>) -> Option<
     let timed = || records.iter().filter_map(|&r| Some((TimeInterval::by(basis, r)?.median_us, r)));
     // The sparsity error belongs to the mask, whatever the tile: of each mask only the fastest tile can be on the front.
     // Comparing every trial's own error would fill the front with tiles that differ in rounding.
-    let mut masks: BTreeMap<(&str, u64, u64), Vec<(f64, &Record)>> = BTreeMap::new();
+    let mut masks: BTreeMap<_, Vec<(f64, &Record)>> = BTreeMap::new();
     for (time_us, record) in timed() {
-        masks.entry((&record.policy, record.q_block, record.kv_block)).or_default().push((time_us, record));
+        masks
+            .entry((record.policy.as_str(), record.q_block, record.kv_block))
+            .or_default()
+            .push((time_us, record));
     }
     let mut candidates: Vec<_> = masks
         .values()
@@ -107,7 +110,9 @@ fn panel<'a>(name: String, records: impl Iterator<Item = &'a Record>) -> Option<
         return None;
     }
     let dense_us = median(records.iter().filter_map(|r| positive(r.dense_us_median)));
-    let all = timed().filter_map(|(time_us, r)| Some((positive(r.sparsity_rel_rmse)?, time_us))).collect();
+    let mut all: Vec<_> =
+        timed().filter_map(|(time_us, r)| Some((positive(r.sparsity_rel_rmse)?, time_us))).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     Some(Panel { name, basis, all, front, dense_us })
 }
 
@@ -132,6 +137,8 @@ pub(crate) fn figure(records: &[Record]) -> Figure {
 
 const LIST_ROOM: f64 = 330.0;
 const PLOT_HEIGHT: f64 = 250.0;
+/// Faint dots of a panel at most.
+const MAX_DOTS: usize = 400;
 /// Entries of the list beside a panel that fit its height.
 const MAX_NAMED: usize = 12;
 
@@ -139,7 +146,7 @@ fn draw(panels: &[Panel]) -> Option<Scene> {
     let mut scene = Scene::new(FIGURE_WIDTH, 0.0, describe(panels));
     let mut top = scene.heading(
         "Latency against error",
-        "Each dot is a setting; the line joins those that no other beats in both. Logarithmic scales.",
+        "A dot is a setting; the line joins those that no other beats in both. Logarithmic scales.",
     );
     for (n, panel) in panels.iter().enumerate() {
         scene.text(Text::new(&panel.name, (MARGIN, top + 16.0), 13.5).bold());
@@ -154,7 +161,10 @@ fn draw(panels: &[Panel]) -> Option<Scene> {
 fn draw_panel(scene: &mut Scene, panel: &Panel, top: f64, n: usize) -> Option<()> {
     let errors = panel.all.iter().map(|p| p.0).chain(panel.front.iter().map(|p| p.error));
     let x = Axis::log("sparsity error (relative RMSE against dense)", errors, round)?;
-    let y = Axis::log(panel.basis.name(), panel.all.iter().map(|p| p.1).chain(panel.dense_us), tick)?;
+    // The number of the fastest setting hangs below its dot.
+    let below = panel.front.last().map(|p| p.time_us / 1.15);
+    let times = panel.all.iter().map(|p| p.1).chain(panel.dense_us).chain(below);
+    let y = Axis::log(panel.basis.name(), times, tick)?;
     let width = FIGURE_WIDTH - MARGIN / 2.0 - LEFT_ROOM - LIST_ROOM - MARGIN;
     let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, PLOT_HEIGHT), x, y };
     plot.draw(scene);
@@ -162,7 +172,7 @@ fn draw_panel(scene: &mut Scene, panel: &Panel, top: f64, n: usize) -> Option<()
         let y = plot.y_at(us);
         scene.dashed(vec![(plot.at.0, y), (plot.at.0 + width, y)], 1.5, MUTED, (7.0, 4.0));
     }
-    for &(error, us) in &panel.all {
+    for &(error, us) in thinned(&panel.all, MAX_DOTS) {
         let center = plot.point(error, us);
         scene.shapes.push(Shape::Disc { center, radius: 2.4, color: series(n), opacity: 0.4 });
     }

@@ -1,7 +1,7 @@
 //! Speedup over sparsity: does skipping blocks save the time it should?
 
 use crate::best::{TimeInterval, best_settings, positive, timed_sparse};
-use crate::figures::{Figure, nothing_timed};
+use crate::figures::{Figure, nothing_timed, thinned};
 use crate::format::round;
 use crate::problem::{self, Problem};
 use crate::record::Record;
@@ -81,6 +81,7 @@ pub(crate) fn data(records: &[Record]) -> Result<Vec<Series>, String> {
     all.retain(|series| !series.best.is_empty());
     for series in &mut all {
         series.best.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
+        series.others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     }
     if all.is_empty() {
         return Err("No trial has both a density and a dense time to compare with.".to_owned());
@@ -99,6 +100,9 @@ pub(crate) fn figure(records: &[Record]) -> Figure {
         picture: data(records).and_then(|data| draw(&data).ok_or_else(nothing_timed)),
     }
 }
+
+/// Faint dots at most, over all problems.
+const MAX_DOTS: usize = 900;
 
 fn draw(data: &[Series]) -> Option<Scene> {
     const LEGEND_ROOM: f64 = 250.0;
@@ -131,7 +135,10 @@ fn draw(data: &[Series]) -> Option<Scene> {
     entries.push((Swatch::Heading, "marks".to_owned()));
     entries.push((Swatch::Solid(Marker::Circle, MUTED), "mask + attention, 95 %".to_owned()));
     entries.push((Swatch::Hollow(Marker::Circle, MUTED), "attention only".to_owned()));
-    if data.iter().any(|s| !s.others.is_empty()) {
+    let most = data.iter().map(|s| s.others.len()).max().unwrap_or(0);
+    if most > MAX_DOTS / data.len() {
+        entries.push((Swatch::Faint(MUTED), "some of the other settings".to_owned()));
+    } else if most > 0 {
         entries.push((Swatch::Faint(MUTED), "other settings, attention".to_owned()));
     }
     entries.push((Swatch::Line(INK, Some((7.0, 4.0))), "ideal: 1 / density".to_owned()));
@@ -148,18 +155,18 @@ fn draw(data: &[Series]) -> Option<Scene> {
     let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
     plot.draw(&mut scene);
     scene.line(vec![plot.point(plot.x.low, 1.0), plot.point(plot.x.high, 1.0)], 1.5, MUTED);
+    for (n, series_data) in data.iter().enumerate() {
+        for &(x, y) in thinned(&series_data.others, MAX_DOTS / data.len()) {
+            let center = plot.point(x, y);
+            scene.shapes.push(Shape::Disc { center, radius: 2.2, color: series(n), opacity: 0.45 });
+        }
+    }
     let ideal = (0..=200)
         .map(|i| plot.x.low + (plot.x.high - plot.x.low) * f64::from(i) / 200.0)
         .map(|x| (x, 1.0 / (1.0 - x)))
         .take_while(|(_, y)| *y <= plot.y.high);
     scene.dashed(ideal.map(|(x, y)| plot.point(x, y)).collect(), 2.0, INK, (7.0, 4.0));
 
-    for (n, series_data) in data.iter().enumerate() {
-        for &(x, y) in &series_data.others {
-            let center = plot.point(x, y);
-            scene.shapes.push(Shape::Disc { center, radius: 2.2, color: series(n), opacity: 0.45 });
-        }
-    }
     for (n, series_data) in data.iter().enumerate() {
         let (color, marker) = (series(n), Marker::series(n));
         for point in &series_data.best {

@@ -41,14 +41,14 @@ struct Queue {
 }
 
 impl Queue {
-    /// Does the remaining of `items`, next to other threads.
+    /// Takes the next of `items` nobody has taken; it counts as finished when the guard is dropped.
+    ///
+    /// Not a function that takes a closure: closures do not inherit the instruction set they are written in.
     #[inline(always)]
-    fn work<I>(&self, items: &[I], mut job: impl FnMut(&I)) {
-        while let Some(item) = items.get(self.next.fetch_add(1, Relaxed)) {
-            // Counted even when `job` panics: other threads wait for it, and the panic reaches the caller anyway.
-            let _done = Done(&self.done);
-            job(item);
-        }
+    fn take<'a, I>(&'a self, items: &'a [I]) -> Option<(&'a I, Done<'a>)> {
+        let item = items.get(self.next.fetch_add(1, Relaxed))?;
+        // The guard counts even when the work panics: other threads wait, and the panic reaches the caller anyway.
+        Some((item, Done(&self.done)))
     }
 
     /// Waits until all `items` are finished: those left are in the hands of running threads.
@@ -112,11 +112,13 @@ impl<T: Storage> Job for Worker<'_, T> {
             // SAFETY: every chunk and tile is worked on once, chunks before tiles; the caller vouches for the
             // instruction set.
             unsafe {
-                queue.chunks.work(&wave.chunks, |chunk| self.0.pack::<S>(wave, chunk));
+                while let Some((chunk, _done)) = queue.chunks.take(&wave.chunks) {
+                    self.0.pack::<S>(wave, chunk);
+                }
                 queue.chunks.wait(&wave.chunks);
-                queue.tiles.work(&wave.tiles, |tile| {
+                while let Some((tile, _done)) = queue.tiles.take(&wave.tiles) {
                     self.0.compute::<S>(wave, tile, &sizes, words, &mut key_tile);
-                });
+                }
             }
         }
     }

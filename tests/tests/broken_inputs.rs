@@ -84,8 +84,8 @@ fn npz_with_k(k: &[u8]) -> Vec<u8> {
 }
 
 /// An archive whose directory and local header claim another unpacked size for k.npy.
-fn npz_lying_about_k(size: u32) -> Vec<u8> {
-    let mut file = npz_with_k(&good_npy());
+fn npz_lying_about_k(k: &[u8], size: u32) -> Vec<u8> {
+    let mut file = npz_with_k(k);
     // Of the records that name k.npy, the local one has the size 8 bytes before the name, the directory's 22.
     for (signature, name_at, size_at) in [(b"PK\x03\x04", 30, 22), (b"PK\x01\x02", 46, 24)] {
         let record = (0..file.len() - 50)
@@ -227,8 +227,12 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("truncated.npz", npz_with_k(&good_npy())[..150].to_vec()),
         ("no_k.npz", npz(&[("q.npy", &good_npy()), ("key.npy", &good_npy())], CompressionMethod::Stored)),
         ("checksum.npz", npz_with_flipped_byte()),
-        ("bomb_declared_4_gib.npz", npz_lying_about_k(u32::MAX)),
-        ("bomb_unpacks_to_more.npz", npz_lying_about_k(100)),
+        ("bomb_declared_4_gib.npz", npz_lying_about_k(&good_npy(), u32::MAX)),
+        ("declared_too_small.npz", npz_lying_about_k(&good_npy(), 100)),
+        (
+            "bomb_unpacks_past_its_size.npz",
+            npz_lying_about_k(&[good_npy(), vec![0; 1_000_000]].concat(), good_npy().len() as u32),
+        ),
         (
             "bomb_100_mb_of_zeros.npz",
             npz_with_k(&[npy("'<f4'", "False", "(1, 2, 3, 4)", &[]), vec![0; 100_000_000]].concat()),

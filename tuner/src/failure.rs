@@ -3,7 +3,7 @@
 use std::{fmt, io, path::Path, process::ExitCode};
 
 use nabla_host::{ParseError, backend::BackendError, io::InputError, policy::PolicyError};
-use nabla_reports::{ReadError, ReportError};
+use nabla_reports::{MaskPictureError, ReadError, ReportError};
 use owo_colors::OwoColorize;
 
 /// What went wrong, by exit code. Bad usage is 2, given by the argument parser itself.
@@ -103,5 +103,15 @@ impl From<ReadError> for Failure {
 impl From<ReportError> for Failure {
     fn from(error: ReportError) -> Self {
         Self::new(Kind::Output, error)
+    }
+}
+
+impl From<MaskPictureError> for Failure {
+    fn from(error: MaskPictureError) -> Self {
+        let kind = match error {
+            MaskPictureError::NotPng { .. } => Kind::Usage,
+            _ => Kind::Output,
+        };
+        Self::new(kind, error)
     }
 }

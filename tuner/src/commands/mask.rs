@@ -71,12 +71,18 @@ fn write_mask(path: &Path, problem: &Problem, mask: &BlockMask, metadata: &Metad
     let (q, k) = (mask.q_layout().blocks(), mask.kv_layout().blocks());
     let densities: Vec<f32> = (0..mask.batch_heads()).map(|head| mask.head_density(head) as f32).collect();
     let cells = mask.to_bytes();
-    let tensor = |name, shape, element, bytes| NamedTensor { name, shape, element, bytes };
+    let counts = bytemuck::cast_slice(mask.kv_num_blocks());
+    let indices = bytemuck::cast_slice(mask.kv_indices());
     let tensors = [
-        tensor("kv_num_blocks", &[b, h, q], Element::I32, bytemuck::cast_slice(mask.kv_num_blocks())),
-        tensor("kv_indices", &[b, h, q, mask.max_blocks()], Element::I32, bytemuck::cast_slice(mask.kv_indices())),
-        tensor("mask", &[b, h, q, k], Element::U8, &cells),
-        tensor("density", &[b, h], Element::F32, bytemuck::cast_slice(&densities)),
+        NamedTensor { name: "kv_num_blocks", shape: &[b, h, q], element: Element::I32, bytes: counts },
+        NamedTensor { name: "kv_indices", shape: &[b, h, q, mask.max_blocks()], element: Element::I32, bytes: indices },
+        NamedTensor { name: "mask", shape: &[b, h, q, k], element: Element::U8, bytes: &cells },
+        NamedTensor {
+            name: "density",
+            shape: &[b, h],
+            element: Element::F32,
+            bytes: bytemuck::cast_slice(&densities),
+        },
     ];
     write_safetensors(path, &tensors, metadata).map_err(|e| Failure::write(path, &e))
 }

@@ -1,6 +1,6 @@
 //! `nabla report`: plots and the HTML page of a recorded run.
 
-use std::path::Path;
+use std::{io::Write, path::Path};
 
 use nabla_reports::{read_run, write_report};
 
@@ -18,11 +18,14 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
 
 /// Writes a report into a folder and prints the paths of what it wrote.
 pub(crate) fn write(run: &nabla_reports::Run, folder: &Path) -> Result<(), Failure> {
-    use std::io::Write;
     let files = write_report(run, folder)?;
     let mut out = anstream::stdout().lock();
-    for path in files.paths() {
-        writeln!(out, "{}", path.display())?;
+    for figure in &files.figures {
+        writeln!(out, "{}", figure.png.display())?;
     }
+    for (title, reason) in &files.left_out {
+        anstream::eprintln!("left out: {title}: {reason}");
+    }
+    writeln!(out, "{}\n{}", files.csv.display(), files.html.display())?;
     Ok(())
 }

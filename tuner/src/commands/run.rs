@@ -123,15 +123,11 @@ fn write_output(path: &Path, args: &RunArgs, variant: &Variant, problem: &Proble
         ("order".to_owned(), "as the input".to_owned()),
     ]);
     let Problem { batch, heads, seqlen_q, head_dim, .. } = *problem;
-    let tensor = |name, shape, values| NamedTensor {
-        name,
-        shape,
-        element: Element::F32,
-        bytes: bytemuck::cast_slice::<f32, u8>(values),
-    };
+    let (out, lse) = (bytemuck::cast_slice(&result.out), bytemuck::cast_slice(&result.lse));
+    let element = Element::F32;
     let tensors = [
-        tensor("out", &[batch, heads, seqlen_q, head_dim][..], &result.out),
-        tensor("lse", &[batch, heads, seqlen_q], &result.lse),
+        NamedTensor { name: "out", shape: &[batch, heads, seqlen_q, head_dim], element, bytes: out },
+        NamedTensor { name: "lse", shape: &[batch, heads, seqlen_q], element, bytes: lse },
     ];
     write_safetensors(path, &tensors, &metadata).map_err(|e| Failure::write(path, &e))
 }

@@ -203,7 +203,7 @@ fn finish(args: &SweepArgs, run: &Run, folder: &Path) -> Result<(), Failure> {
     if args.no_report {
         let path = folder.join("records.csv");
         let file = File::create(&path).map_err(|e| Failure::write(&path, &e))?;
-        write_csv(&run.records, BufWriter::new(file))?;
+        write_csv(&run.records, BufWriter::new(file)).map_err(|e| Failure::write(&path, &e.into()))?;
         anstream::println!("{}", path.display());
         return Ok(());
     }

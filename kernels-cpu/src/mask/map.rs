@@ -5,7 +5,7 @@
 //! `head_dim` wherever it stands in a panel, so equal keys have bitwise equal scores.
 
 use super::vector::{Kernel, Vector, dispatch, panel_width};
-use crate::{Executor, queue};
+use crate::{Executor, executor::Buffer, queue};
 
 /// Rows of the microkernel, see [`Vector::PANEL`].
 const ROWS: usize = 6;
@@ -13,20 +13,26 @@ const ROWS: usize = 6;
 pub(super) const TILE_ROWS: usize = 4 * ROWS;
 
 /// Pooled keys of all heads, packed.
-pub(super) struct Panels {
-    packed: Vec<f32>,
+pub(super) struct Panels<'a> {
+    packed: &'a [f32],
     width: usize,
     head_dim: usize,
     per_head: usize,
 }
 
-impl Panels {
-    /// Packs `pooled_k`, `[batch_heads, kv_blocks, head_dim]`; what stands past the last key is 0.
-    pub(super) fn pack(executor: &Executor, pooled_k: &[f32], kv_blocks: usize, head_dim: usize) -> Self {
+impl<'a> Panels<'a> {
+    /// Packs `pooled_k`, `[batch_heads, kv_blocks, head_dim]`, into `buffer`; what stands past the last key is 0.
+    pub(super) fn pack(
+        executor: &Executor,
+        buffer: &'a mut Buffer,
+        pooled_k: &[f32],
+        kv_blocks: usize,
+        head_dim: usize,
+    ) -> Self {
         let width = panel_width(executor.isa());
         let per_head = kv_blocks.div_ceil(width);
         let heads = pooled_k.len() / (kv_blocks * head_dim);
-        let mut packed = vec![0.0; heads * per_head * width * head_dim];
+        let packed = buffer.words(heads * per_head * width * head_dim);
         let items = packed.chunks_exact_mut(width * head_dim).enumerate();
         queue::for_each(
             executor,
@@ -37,6 +43,9 @@ impl Panels {
                 let keys = first..kv_blocks.min(first + width);
                 let keys = &pooled_k
                     [(head * kv_blocks + keys.start) * head_dim..(head * kv_blocks + keys.end) * head_dim];
+                if keys.len() < panel.len() {
+                    panel.fill(0.0);
+                }
                 for (j, key) in keys.chunks_exact(head_dim).enumerate() {
                     for (&x, to) in key.iter().zip(panel[j..].iter_mut().step_by(width)) {
                         *to = x;

@@ -44,7 +44,7 @@ pub fn pool_blocks<T: Element>(
     }
     let blocks = starts.len() - 1;
     let seqlen = starts[blocks] as usize;
-    let batch_heads = check_multiple("x", x.len(), seqlen * head_dim)?;
+    let batch_heads = check_multiple("x", x.len(), seqlen.saturating_mul(head_dim))?;
     check_len("pooled", pooled.len(), batch_heads * blocks * head_dim)?;
 
     // `Element` is sealed: these three are all there are.

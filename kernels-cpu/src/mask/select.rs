@@ -63,7 +63,8 @@ pub fn select_blocks(
         return Ok(());
     };
 
-    let panels = Panels::pack(executor, args.pooled_k, kv_blocks, args.head_dim);
+    let mut buffer = executor.borrow_buffer();
+    let panels = Panels::pack(executor, &mut buffer, args.pooled_k, kv_blocks, args.head_dim);
     let tiles = bitmap
         .chunks_exact_mut(q_blocks * words)
         .zip(counts.chunks_exact_mut(q_blocks))
@@ -73,18 +74,19 @@ pub fn select_blocks(
             let tiles = bitmap.chunks_mut(TILE_ROWS * words).zip(counts.chunks_mut(TILE_ROWS));
             tiles.zip(queries.chunks(TILE_ROWS * args.head_dim)).enumerate().map(move |tile| (head, tile))
         });
-    let scratch = || (vec![0f32; TILE_ROWS * panels.row_len()], Vec::with_capacity(kv_blocks));
+    let scratch = || (executor.borrow_buffer(), Vec::new());
     queue::for_each(
         executor,
         tiles,
         scratch,
-        |(scores, candidates), (head, (tile, ((bitmap, counts), queries)))| {
+        |(loan, candidates), (head, (tile, ((bitmap, counts), queries)))| {
+            let scores = loan.words(TILE_ROWS * panels.row_len());
             MapKernel {
                 queries,
                 panels: panels.head(head),
                 head_dim: args.head_dim,
                 scale: args.softmax_scale,
-                scores,
+                scores: &mut *scores,
             }
             .compute(executor);
             let rows =
@@ -108,8 +110,10 @@ pub fn select_blocks(
 fn check(args: &SelectArgs<'_>, bitmap: &[u64], counts: &[i32]) -> Result<(usize, usize), ArgumentError> {
     check_positive("batch_heads", args.batch_heads)?;
     check_positive("head_dim", args.head_dim)?;
-    let q_blocks = check_multiple("pooled_q", args.pooled_q.len(), args.batch_heads * args.head_dim)?;
-    let kv_blocks = check_multiple("pooled_k", args.pooled_k.len(), args.batch_heads * args.head_dim)?;
+    let q_blocks =
+        check_multiple("pooled_q", args.pooled_q.len(), args.batch_heads.saturating_mul(args.head_dim))?;
+    let kv_blocks =
+        check_multiple("pooled_k", args.pooled_k.len(), args.batch_heads.saturating_mul(args.head_dim))?;
     let words = kv_blocks.div_ceil(64);
     for (name, bits) in [("always", args.always), ("allowed", args.allowed)] {
         if let Some(bits) = bits {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nabla_reports::{MaskPicture, write_block_masks, write_report};
 
-#[path = "../tests/common/synthetic.rs"]
+#[path = "../tests/all/synthetic.rs"]
 mod synthetic;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

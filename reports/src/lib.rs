@@ -12,7 +12,14 @@ mod problem;
 mod read;
 pub mod record;
 mod scene;
+#[cfg(test)]
+#[path = "../tests/all/synthetic.rs"]
+mod synthetic;
 mod table;
+
+// The synthetic records are shared with the integration tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as nabla_reports;
 
 pub use best::{BestSetting, TimeBasis, TimeInterval, best_settings};
 pub use masks::{MaskPicture, MaskPictureError, write_block_masks};

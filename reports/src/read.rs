@@ -87,7 +87,7 @@ pub enum ReadError {
         written_by: String,
     },
     /// A line that cannot be understood, not the last.
-    #[error("{path}:{line}: expected {expected}, got {got}. Delete that line to report on the others")]
+    #[error("{path}:{line}: expected {expected}, got {got}. {fix}")]
     BrokenLine {
         /// The file.
         path: PathBuf,
@@ -97,6 +97,8 @@ pub enum ReadError {
         expected: &'static str,
         /// What is wrong with it.
         got: String,
+        /// What to do.
+        fix: &'static str,
     },
 }
 
@@ -128,7 +130,7 @@ pub fn read_run(path: &Path) -> Result<Run, ReadError> {
             run.torn = true;
             break;
         }
-        match serde_json::from_slice::<Line>(&line) {
+        match serde_json::from_slice::<Line>(line.trim_ascii_end()) {
             Ok(Line::Trial(record)) => {
                 run.whole_bytes += line.len() as u64;
                 let next = run.records.len();
@@ -138,22 +140,27 @@ pub fn read_run(path: &Path) -> Result<Run, ReadError> {
                 }
             }
             Ok(Line::Header(_)) => {
-                return Err(broken(
-                    &path,
-                    number,
-                    "a trial",
-                    "a second header (two runs in one file)".into(),
-                ));
+                let (path, got) = (path.clone(), "a second header".to_owned());
+                let fix = "Two runs were put into one file: give each a folder of its own";
+                return Err(ReadError::BrokenLine { path, line: number, expected: "a trial", got, fix });
             }
             Err(error) if is_last && error.classify() != Category::Data => run.torn = true,
-            Err(error) => return Err(broken(&path, number, "a trial", error.to_string())),
+            Err(error) => return Err(broken_trial(&path, number, reason(&error))),
         }
     }
     Ok(run)
 }
 
-fn broken(path: &Path, line: u64, expected: &'static str, got: String) -> ReadError {
-    ReadError::BrokenLine { path: path.to_owned(), line, expected, got }
+fn broken_trial(path: &Path, line: u64, got: String) -> ReadError {
+    let fix = "Delete that line to report on the others";
+    ReadError::BrokenLine { path: path.to_owned(), line, expected: "a trial", got, fix }
+}
+
+/// Returns the parser's reason without its own line number, which counts from the start of each line.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let bare = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    if error.line() == 0 { bare } else { format!("{bare} (column {})", error.column()) }
 }
 
 /// What every version of the header has.
@@ -186,7 +193,11 @@ fn parse_header(path: &Path, line: &[u8]) -> Result<RunHeader, ReadError> {
         Ok(Line::Header(_)) if !line.ends_with(b"\n") => Err(ReadError::Empty { path: path.to_owned() }),
         Ok(Line::Header(header)) => Ok(*header),
         Ok(Line::Trial(_)) => Err(foreign()),
-        Err(error) => Err(broken(path, 1, "a header", error.to_string())),
+        Err(error) => {
+            let fix = "The header was edited or written by another program: sweep again";
+            let (path, got) = (path.to_owned(), reason(&error));
+            Err(ReadError::BrokenLine { path, line: 1, expected: "a header", got, fix })
+        }
     }
 }
 
@@ -216,7 +227,7 @@ impl Lines<'_> {
             return Err(if self.number == 1 {
                 ReadError::Foreign { path: self.path.to_owned(), found: printable(&line) }
             } else {
-                broken(self.path, self.number, "a trial", format!("a line of over {MAX_LINE_BYTES} bytes"))
+                broken_trial(self.path, self.number, format!("a line of over {MAX_LINE_BYTES} bytes"))
             });
         }
         Ok(Some(line))

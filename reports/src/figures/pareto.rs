@@ -12,7 +12,7 @@ use crate::scene::axis::Axis;
 use crate::scene::legend::{self, Swatch};
 use crate::scene::palette::{INK, MUTED, series};
 use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
-use crate::scene::{Anchor, FIGURE_WIDTH, MARGIN, Scene, Shape, Text};
+use crate::scene::{Anchor, FIGURE_WIDTH, MARGIN, Scene, Shape, Text, font};
 
 /// Problems drawn at most; more would be smaller than anyone can read.
 const MAX_PANELS: usize = 4;
@@ -140,7 +140,7 @@ const PLOT_HEIGHT: f64 = 250.0;
 /// Faint dots of a panel at most.
 const MAX_DOTS: usize = 400;
 /// Entries of the list beside a panel that fit its height.
-const MAX_NAMED: usize = 12;
+const MAX_NAMED: usize = 11;
 
 fn draw(panels: &[Panel]) -> Option<Scene> {
     let mut scene = Scene::new(FIGURE_WIDTH, 0.0, describe(panels));
@@ -149,7 +149,8 @@ fn draw(panels: &[Panel]) -> Option<Scene> {
         "A dot is a setting; the line joins those that no other beats in both. Logarithmic scales.",
     );
     for (n, panel) in panels.iter().enumerate() {
-        scene.text(Text::new(&panel.name, (MARGIN, top + 16.0), 13.5).bold());
+        let name = font::shorten(&panel.name, 13.5, true, FIGURE_WIDTH - 2.0 * MARGIN);
+        scene.text(Text::new(name, (MARGIN, top + 16.0), 13.5).bold());
         top += 26.0;
         draw_panel(&mut scene, panel, top, n)?;
         top += PLOT_HEIGHT + BOTTOM_ROOM + 8.0;

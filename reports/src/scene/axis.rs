@@ -127,7 +127,9 @@ fn round_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
 fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let decades = (high / low).log10();
     let mantissas: &[f64] = match decades {
-        d if d < 0.35 => return round_ticks(low, high, 5).into_iter().filter(|v| *v >= low).collect(),
+        d if d < 0.35 => {
+            return round_ticks(low, high, 5).into_iter().filter(|v| (low..=high).contains(v)).collect();
+        }
         d if d < 1.0 => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
         d if d < 3.5 => &[1.0, 2.0, 5.0],
         _ => &[1.0],

@@ -16,9 +16,9 @@ pub(crate) const HATCH: Color = Color(0xb4, 0xb9, 0xc0);
 /// Background.
 pub(crate) const PAPER: Color = Color(0xff, 0xff, 0xff);
 /// Text on a dark cell, in either scheme.
-pub(crate) const ON_DARK: Color = Color(0xfd, 0xfd, 0xfd);
+pub(crate) const ON_DARK: Color = Color(0xfe, 0xfe, 0xfe);
 /// Text on a light cell, in either scheme.
-pub(crate) const ON_LIGHT: Color = Color(0x10, 0x12, 0x14);
+pub(crate) const ON_LIGHT: Color = Color(0x00, 0x00, 0x00);
 
 /// Okabe and Ito's palette (Color Universal Design, 2008) without black, which is INK, and without yellow, which is
 /// too faint on white.
@@ -61,7 +61,13 @@ pub(crate) fn mix(a: Color, b: Color, share: f64) -> Color {
 
 /// Returns the text colour that can be read on a cell of the given colour.
 pub(crate) fn text_on(cell: Color) -> Color {
-    if luminance(cell) > 0.2 { ON_LIGHT } else { ON_DARK }
+    if contrast(cell, ON_LIGHT) > contrast(cell, ON_DARK) { ON_LIGHT } else { ON_DARK }
+}
+
+/// Returns the contrast ratio as WCAG 2 defines it, 1 to 21.
+fn contrast(a: Color, b: Color) -> f64 {
+    let (a, b) = (luminance(a) + 0.05, luminance(b) + 0.05);
+    a.max(b) / a.min(b)
 }
 
 /// Returns the relative luminance as WCAG 2 defines it, 0 to 1.
@@ -81,8 +87,8 @@ mod tests {
     fn text_on_every_cell_colour_has_contrast_of_four_and_a_half() {
         for step in 0..=100 {
             let cell = sequential(f64::from(step) / 100.0);
-            let (a, b) = (luminance(cell) + 0.05, luminance(text_on(cell)) + 0.05);
-            assert!(a.max(b) / a.min(b) >= 4.5, "{cell:?}");
+            let contrast = contrast(cell, text_on(cell));
+            assert!(contrast >= 4.5, "{cell:?}: {contrast}");
         }
     }
 

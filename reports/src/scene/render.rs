@@ -248,7 +248,7 @@ fn dashes(points: &[Point], (dash, gap): (f64, f64)) -> Vec<Vec<Point>> {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -1,0 +1,7 @@
+//! Tests of the crate from outside, as one program.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its files has failed")]
+
+mod read;
+mod report;
+mod synthetic;
+mod tables;

@@ -11,8 +11,6 @@ use crate::{Executor, Isa};
 const ROUND: Duration = Duration::from_millis(16);
 /// Rounds; the best counts, since interruptions only ever slow one down.
 const ROUNDS: usize = 3;
-/// Independent accumulators: enough to hide the latency of any FMA unit, few enough for the register file.
-const CHAINS: usize = 12;
 /// Steps between two looks at the clock.
 const STEPS: usize = 4096;
 
@@ -24,31 +22,47 @@ impl Job for Spin {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> f64 {
-        // SAFETY: register operations only, and loads and stores of local arrays that hold a vector; the caller
-        // vouches for the instruction set.
+        // As many independent accumulators as the kernels keep in registers: enough to hide the latency.
+        // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            // Contracting by 1/2 and adding 0 keeps every accumulator finite and away from denormals for long.
-            let half = S::splat(black_box(0.5));
-            let one = S::splat(black_box(1.0));
-            let mut acc = [one; CHAINS];
-            let mut steps = 0u64;
-            let start = Instant::now();
-            let elapsed = loop {
-                for _ in 0..STEPS {
-                    for a in &mut acc {
-                        *a = S::dot(*a, half, one);
-                    }
-                }
-                steps += STEPS as u64;
-                let elapsed = start.elapsed();
-                if elapsed >= ROUND {
-                    break elapsed;
-                }
-            };
-            black_box(acc);
-            let flops = 2 * S::WORD * S::LANES * CHAINS;
-            steps as f64 * flops as f64 / elapsed.as_secs_f64() / 1e9
+            match S::NV {
+                1 => multiply::<S, 6>(),
+                2 => multiply::<S, 12>(),
+                _ => multiply::<S, 24>(),
+            }
         }
+    }
+}
+
+/// Multiplies and adds on `CHAINS` accumulators for [`ROUND`]; returns GFLOP/s.
+///
+/// # Safety
+/// The CPU must have the instruction set of `S`.
+#[inline(always)]
+unsafe fn multiply<S: Simd, const CHAINS: usize>() -> f64 {
+    // SAFETY: register operations only; the caller vouches for the instruction set.
+    unsafe {
+        // Adding 1/2 * 1 for ever stops at 2^24: accumulators stay finite and normal.
+        let half = S::splat(black_box(0.5));
+        let one = S::splat(black_box(1.0));
+        let mut acc = [one; CHAINS];
+        let mut steps = 0u64;
+        let start = Instant::now();
+        let elapsed = loop {
+            for _ in 0..STEPS {
+                for a in &mut acc {
+                    *a = S::dot(*a, half, one);
+                }
+            }
+            steps += STEPS as u64;
+            let elapsed = start.elapsed();
+            if elapsed >= ROUND {
+                break elapsed;
+            }
+        };
+        black_box(acc);
+        let flops = 2 * S::WORD * S::LANES * CHAINS;
+        steps as f64 * flops as f64 / elapsed.as_secs_f64() / 1e9
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::*};
 use super::AttentionArgs;
 use super::pack::{self, Storage};
 use super::plan::{Chunk, KeyTile, Plan, QueryTile, Wave};
-use super::tile::{self, Operands, ScratchSizes};
+use super::tile::{self, Operands, ScratchSizes, Workspace};
 use crate::simd::{self, Job, Simd};
 use crate::{Executor, Isa};
 
@@ -103,7 +103,7 @@ impl<T: Storage> Job for Worker<'_, T> {
         let sizes = ScratchSizes::of::<S>(&plan.layout, args.tile.block_m, args.tile.block_n);
         let mut buffer = executor.borrow_buffer();
         let words = buffer.words(sizes.total());
-        let mut key_tile = KeyTile::default();
+        let mut work = Workspace { sizes, words, key_tile: KeyTile::default() };
         for (i, (wave, queue)) in plan.waves.iter().zip(queues).enumerate() {
             if i > 0 {
                 // The packed copies of the last wave are about to be overwritten.
@@ -117,7 +117,7 @@ impl<T: Storage> Job for Worker<'_, T> {
                 }
                 queue.chunks.wait(&wave.chunks);
                 while let Some((tile, _done)) = queue.tiles.take(&wave.tiles) {
-                    self.0.compute::<S>(wave, tile, &sizes, words, &mut key_tile);
+                    self.0.compute::<S>(wave, tile, &mut work);
                 }
             }
         }
@@ -171,14 +171,7 @@ impl<T: Storage> Launch<'_, T> {
     /// # Safety
     /// The CPU has the instruction set, all chunks of the wave are packed, and no other thread has this tile.
     #[inline(always)]
-    unsafe fn compute<S: Simd>(
-        &self,
-        wave: &Wave,
-        query_tile: &QueryTile,
-        sizes: &ScratchSizes,
-        words: &mut [f32],
-        key_tile: &mut KeyTile,
-    ) {
+    unsafe fn compute<S: Simd>(&self, wave: &Wave, query_tile: &QueryTile, work: &mut Workspace<'_>) {
         let layout = &self.plan.layout;
         let shape = self.args.shape;
         let head_dim = shape.head_dim;
@@ -200,7 +193,7 @@ impl<T: Storage> Launch<'_, T> {
                 std::slice::from_raw_parts_mut(self.out.add(first * head_dim), query_tile.len * head_dim);
             let lse = std::slice::from_raw_parts_mut(self.lse.add(first), query_tile.len);
             let keys = self.plan.keys(query_tile);
-            tile::query_tile::<S, T>(&op, layout, keys, sizes, words, key_tile, out, lse);
+            tile::query_tile::<S, T>(&op, layout, keys, work, out, lse);
         }
     }
 }

@@ -15,6 +15,11 @@
 //!            └──────────────────┘                          └──────────────────┘
 //! ```
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "constant index loops unroll, which is what keeps the accumulators in registers"
+)]
+
 use crate::simd::Simd;
 
 /// Rows of the larger register block: 6 x NV accumulators leave room for NV operands and one broadcast in the
@@ -31,7 +36,7 @@ pub(super) fn padded_rows(rows: usize) -> usize {
 /// Splits padded rows into full blocks, then small ones; returns how many full ones.
 #[inline(always)]
 fn full_blocks(rows: usize) -> usize {
-    debug_assert!(rows >= ROWS_SMALL && rows % 2 == 0);
+    debug_assert!(rows >= ROWS_SMALL && rows.is_multiple_of(2));
     match rows % ROWS {
         2 => rows / ROWS - 1,
         _ => rows / ROWS,

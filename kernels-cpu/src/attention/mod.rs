@@ -8,11 +8,11 @@
 //! attend to, `block_n` keys at a time with an online softmax (Milakov and Gimelshein, arXiv 1805.02867). No
 //! item shares a result with another, so the output does not depend on the number of threads.
 //!
-//! - [`check`]: what an argument must satisfy
-//! - [`plan`]: query tiles in the order they are worked on, and where packed keys and values lie
-//! - [`pack`]: widened, padded or interleaved copies of keys and values, where the kernels need them
-//! - [`tile`]: the body, one query tile
-//! - [`micro`]: the two products, register blocked
+//! - `check`: what an argument must satisfy
+//! - `plan`: query tiles in the order they are worked on, and where packed keys and values lie
+//! - `pack`: widened, padded or interleaved copies of keys and values, where the kernels need them
+//! - `tile`: the body, one query tile
+//! - `micro`: the two products, register blocked
 
 mod check;
 mod launch;

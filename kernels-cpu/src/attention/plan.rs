@@ -41,7 +41,14 @@ impl Layout {
             let stride = channels;
             Self { word, depth, k_stride: stride, channels, pack_k: !direct, pack_v: !direct }
         } else {
-            Self { word, depth, k_stride: depth, channels, pack_k: head_dim % word != 0, pack_v: true }
+            Self {
+                word,
+                depth,
+                k_stride: depth,
+                channels,
+                pack_k: !head_dim.is_multiple_of(word),
+                pack_v: true,
+            }
         }
     }
 }

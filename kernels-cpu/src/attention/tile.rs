@@ -107,21 +107,29 @@ fn groups(vectors: usize, nv: usize) -> impl Iterator<Item = Group> {
     })
 }
 
+/// What a thread works in.
+#[derive(Debug)]
+pub(super) struct Workspace<'a> {
+    pub(super) sizes: ScratchSizes,
+    /// As many words as `sizes` says.
+    pub(super) words: &'a mut [f32],
+    pub(super) key_tile: KeyTile,
+}
+
 /// Computes `out` `[len, head_dim]` and `lse` `[len]` of one query tile.
 ///
 /// # Safety
-/// The CPU has the instruction set, `keys` names rows inside `op.k` and `op.v`, `words` has the scratch sizes.
+/// The CPU has the instruction set, `keys` names rows inside `op.k` and `op.v`, `work` fits the layout and the tile.
 #[inline(always)]
 pub(super) unsafe fn query_tile<S: Simd, T: Storage>(
     op: &Operands<'_, T>,
     layout: &Layout,
     mut keys: Keys<'_>,
-    sizes: &ScratchSizes,
-    words: &mut [f32],
-    key_tile: &mut KeyTile,
+    work: &mut Workspace<'_>,
     out: &mut [f32],
     lse: &mut [f32],
 ) {
+    let Workspace { sizes, words, key_tile } = work;
     let scratch = &mut sizes.cut(words);
     let vectors = lse.len().div_ceil(S::LANES);
     let depth = layout.depth.next_multiple_of(S::LANES);
@@ -293,6 +301,7 @@ impl Step<'_> {
     /// Returns what to subtract: the maximum, or a huge negative number where all scores so far are -inf, so that
     /// they get the weight 2^-inf = 0 and not NaN.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "constant index loops unroll")]
     unsafe fn rescale<S: Simd, const NV: usize>(&self, largest: [S::V; NV]) -> [S::V; NV] {
         // SAFETY: as for `run`.
         unsafe {
@@ -323,6 +332,7 @@ impl Step<'_> {
 
     /// Turns scores into weights, in place; pairs of rows become one row of words where products take pairs.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "constant index loops unroll")]
     unsafe fn exponentials<S: Simd, const NV: usize>(&self, m: [S::V; NV]) {
         // SAFETY: as for `run`; with pairs, row i is written after rows 2i and 2i + 1 are read.
         unsafe {

@@ -131,8 +131,8 @@ impl Simd for Avx2 {
                     _mm256_shuffle_ps::<0xEE>(b, d),
                 ];
             }
-            for i in 0..4 {
-                let (low, high) = (half[0][i], half[1][i]);
+            let [low, high] = half;
+            for (i, (low, high)) in low.into_iter().zip(high).enumerate() {
                 _mm256_storeu_ps(dst.add(i * dst_stride), _mm256_permute2f128_ps::<0x20>(low, high));
                 _mm256_storeu_ps(dst.add((4 + i) * dst_stride), _mm256_permute2f128_ps::<0x31>(low, high));
             }

@@ -8,6 +8,18 @@ use super::{EXP2, Job, Simd};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const BF16: bool>;
 
+/// Element 2i from the low half of 32, element 2i + 1 from the high half.
+const INTERLEAVE: [u16; 32] = {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 16 {
+        order[2 * i] = i as u16;
+        order[2 * i + 1] = (i + 16) as u16;
+        i += 1;
+    }
+    order
+};
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn enter<J: Job>(job: J) -> J::Output {
     // SAFETY: this function is only entered where the CPU has its features.
@@ -137,7 +149,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         // SAFETY: the caller vouches for the instruction set; __m512 and __m512bh are the same 512 bits.
         unsafe {
             if BF16 {
-                let (a, b) = (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute(b));
+                let a = std::mem::transmute::<__m512, __m512bh>(a);
+                let b = std::mem::transmute::<__m512, __m512bh>(b);
                 _mm512_dpbf16_ps(acc, a, b)
             } else {
                 _mm512_fmadd_ps(a, b, acc)
@@ -149,12 +162,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         if !BF16 {
             return first;
         }
-        // SAFETY: the caller vouches for the instruction set; __m256bh and __m256i are the same 256 bits.
+        // SAFETY: the caller vouches for the instruction set; __m512bh and __m512i are the same 512 bits.
         unsafe {
-            let first: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(first));
-            let second: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(second));
-            let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(second));
-            _mm512_castsi512_ps(_mm512_or_si512(high, _mm512_cvtepu16_epi32(first)))
+            // Conversion leaves `first` in the low and `second` in the high half; the permutation interleaves.
+            let halves: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(second, first));
+            let order = _mm512_loadu_si512(INTERLEAVE.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves))
         }
     }
     #[inline(always)]
@@ -186,8 +199,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                     _mm512_loadu_ps(row.add(3 * src_stride)),
                 ]);
             }
-            for i in 0..4 {
-                let rows = transpose_quarters([half[0][i], half[1][i], half[2][i], half[3][i]]);
+            let [h0, h1, h2, h3] = half;
+            for (i, (((r0, r1), r2), r3)) in h0.into_iter().zip(h1).zip(h2).zip(h3).enumerate() {
+                let rows = transpose_quarters([r0, r1, r2, r3]);
                 for (l, &row) in rows.iter().enumerate() {
                     _mm512_storeu_ps(dst.add((4 * l + i) * dst_stride), row);
                 }

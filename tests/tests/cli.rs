@@ -197,11 +197,16 @@ fn a_sweep_writes_records_csv_plots_and_report() {
     // Tiles that do not fit a mask block are rows with a reason, not silence.
     assert!(statuses["ok"] > 0 && statuses["ineligible"] > 0, "{statuses:?}");
     assert_eq!(statuses.len(), 2, "{statuses:?}");
-    let written: Vec<String> =
-        fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    for ending in [".png", ".svg", ".html", ".csv", ".jsonl"] {
-        assert!(written.iter().any(|name| name.ends_with(ending)), "{ending}: {written:?}");
+    let figures: Vec<String> = fs::read_dir(out.join("figures"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for name in ["speedup", "latency", "error", "heatmap", "pareto"] {
+        for ending in [".png", ".svg"] {
+            assert!(figures.iter().any(|f| f.contains(name) && f.ends_with(ending)), "{name}{ending}: {figures:?}");
+        }
     }
+    assert!(out.join("report.html").is_file());
     // The same folder is not overwritten.
     let message = fails(&["sweep", "--generate", SMALL, "--out", text(&out)], 2);
     assert!(message.contains("--resume"), "{message}");

@@ -493,3 +493,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_listed_blocks_are_packed_and_every_tile_is_planned_once() {
+    let lists = Lists::new(2, &[64, 22], &[64, 130, 7, 9], |h, i, j| j == h || (i == 1 && j == 3));
+    let shape = Shape { batch_heads: 2, seqlen_q: 86, seqlen_k: 210, head_dim: 8 };
+    let Inputs { q, k, v, .. } = Inputs::<bf16>::new(shape, 1.0, 6);
+    let (pattern, tile) = (lists.pattern(), Tile { block_m: 32, block_n: 64 });
+    let args = AttentionArgs { shape, q: &q, k: &k, v: &v, softmax_scale: 1.0, pattern, tile };
+    for word in [1, 2] {
+        let plan = plan::Plan::new(&args, word);
+        let packed: Vec<_> =
+            plan.waves.iter().flat_map(|w| &w.chunks).map(|c| (c.head, c.start, c.len)).collect();
+        let expected = [(0, 0, 64), (0, 201, 9), (1, 64, 64), (1, 128, 64), (1, 192, 2), (1, 201, 9)];
+        assert_eq!(packed, expected, "words of {word}");
+        let mut tiles: Vec<_> =
+            plan.waves.iter().flat_map(|w| &w.tiles).map(|t| (t.head, t.start, t.len)).collect();
+        tiles.sort_unstable();
+        assert_eq!(tiles, [(0, 0, 32), (0, 32, 32), (0, 64, 22), (1, 0, 32), (1, 32, 32), (1, 64, 22)]);
+    }
+}

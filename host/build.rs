@@ -3,7 +3,8 @@
 use std::{fs, path::Path, process::Command};
 
 fn hash_folder(hasher: &mut blake3::Hasher, folder: &Path) {
-    let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut entries: Vec<_> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {

@@ -8,7 +8,10 @@ fn git(args: &[&str]) -> Option<String> {
 }
 
 fn main() {
-    let commit = match (git(&["rev-parse", "--short=12", "HEAD"]), git(&["status", "--porcelain", "--untracked-files=no"])) {
+    let commit = match (
+        git(&["rev-parse", "--short=12", "HEAD"]),
+        git(&["status", "--porcelain", "--untracked-files=no"]),
+    ) {
         (Some(commit), Some(changes)) if changes.is_empty() => commit,
         (Some(commit), _) => format!("{commit}-dirty"),
         (None, _) => "unknown".to_owned(),

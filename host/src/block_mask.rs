@@ -51,7 +51,9 @@ impl BlockMask {
         }
         for (row, &count) in kv_num_blocks.iter().enumerate() {
             if count < 0 || count as usize > max_blocks {
-                return Err(BlockMaskError(format!("row {row} counts {count} blocks of at most {max_blocks}")));
+                return Err(BlockMaskError(format!(
+                    "row {row} counts {count} blocks of at most {max_blocks}"
+                )));
             }
             let list = &kv_indices[row * max_blocks..][..count as usize];
             let in_range = list.iter().all(|&b| b >= 0 && (b as usize) < kv_layout.blocks());
@@ -144,7 +146,8 @@ impl BlockMask {
         let mut pairs = 0;
         for head in 0..self.batch_heads {
             for i in 0..self.q_layout.blocks() {
-                let keys: usize = self.row(head, i).iter().map(|&j| self.kv_layout.range(j as usize).len()).sum();
+                let keys: usize =
+                    self.row(head, i).iter().map(|&j| self.kv_layout.range(j as usize).len()).sum();
                 pairs += self.q_layout.range(i).len() as u64 * keys as u64;
             }
         }

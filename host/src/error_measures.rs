@@ -19,7 +19,8 @@ impl ErrorMeasures {
     /// Measures pairs `(x, y)`; a NaN or infinity in `x` makes the measures NaN or infinite, never small.
     pub fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let mut n = 0u64;
-        let (mut l1, mut y_l1, mut sq, mut xx, mut yy, mut xy, mut max_abs) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut l1, mut y_l1, mut sq, mut xx, mut yy, mut xy, mut max_abs) =
+            (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
         for (x, y) in pairs {
             let diff: f64 = x - y;
             n += 1;

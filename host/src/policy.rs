@@ -76,7 +76,10 @@ impl Policy {
         let grid = match (q.block_grid(), kv.block_grid()) {
             (Some(a), Some(b)) if a == b => a,
             (Some(a), Some(b)) => {
-                return Err(error("queries and keys cut into the same blocks", format!("{a} and {b} blocks")));
+                return Err(error(
+                    "queries and keys cut into the same blocks",
+                    format!("{a} and {b} blocks"),
+                ));
             }
             _ => {
                 return Err(error(
@@ -167,8 +170,19 @@ mod tests {
     #[test]
     fn malformed_policies_are_refused() {
         for text in [
-            "", "nabla", "nabla-", "nabla-1.1", "nabla--0.1", "nabla-NaN", "sta-3-3", "sta-0-3-3", "sta-3-3-3-3",
-            "nabla-0.5_nabla-0.6", "topk-5", "dense_sta-3-3-3", "sta-99999999999999999999-1-1",
+            "",
+            "nabla",
+            "nabla-",
+            "nabla-1.1",
+            "nabla--0.1",
+            "nabla-NaN",
+            "sta-3-3",
+            "sta-0-3-3",
+            "sta-3-3-3-3",
+            "nabla-0.5_nabla-0.6",
+            "topk-5",
+            "dense_sta-3-3-3",
+            "sta-99999999999999999999-1-1",
         ] {
             assert!(text.parse::<Policy>().is_err(), "{text}");
         }

@@ -124,10 +124,8 @@ impl FromStr for Grid {
 
     fn from_str(s: &str) -> Result<Self, ParseError> {
         let error = || ParseError::new("a grid as T,H,W, for example 4,32,32", s);
-        let extents: Vec<usize> = s
-            .split(',')
-            .map(|part| part.trim().parse().map_err(|_| error()))
-            .collect::<Result<_, _>>()?;
+        let extents: Vec<usize> =
+            s.split(',').map(|part| part.trim().parse().map_err(|_| error())).collect::<Result<_, _>>()?;
         match extents[..] {
             [t, h, w] => Grid::new(t, h, w),
             _ => Err(error()),

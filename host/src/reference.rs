@@ -123,7 +123,16 @@ pub fn attention(
 
 /// A floating-point type the reference computes in.
 trait Real:
-    Copy + Send + Sync + PartialOrd + From<f32> + Into<f64> + AddAssign + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+    Copy
+    + Send
+    + Sync
+    + PartialOrd
+    + From<f32>
+    + Into<f64>
+    + AddAssign
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
 {
     const ZERO: Self;
     const LOWEST: Self;
@@ -192,7 +201,9 @@ fn tasks(heads: usize, mask: Option<OrderedMask<'_>>, sample: &RowSample) -> Vec
         }
     }
     (0..heads)
-        .flat_map(|head| by_block.iter().map(move |(q_block, rows)| Task { head, rows: rows.clone(), q_block: *q_block }))
+        .flat_map(|head| {
+            by_block.iter().map(move |(q_block, rows)| Task { head, rows: rows.clone(), q_block: *q_block })
+        })
         .collect()
 }
 
@@ -299,7 +310,9 @@ fn rows_attention<R: Real>(
     let mut v = vec![R::ZERO; KEYS_PER_CHUNK * d];
     for (chunk, tokens) in keys.chunks(KEYS_PER_CHUNK).enumerate() {
         for (j, &token) in tokens.iter().enumerate() {
-            for (to, value) in v[j * d..][..d].iter_mut().zip(qkv.v.data.iter_f32(k_at(token)..k_at(token) + d)) {
+            for (to, value) in
+                v[j * d..][..d].iter_mut().zip(qkv.v.data.iter_f32(k_at(token)..k_at(token) + d))
+            {
                 *to = R::from(value);
             }
         }
@@ -342,7 +355,8 @@ mod tests {
         let scores: Vec<f64> = keys
             .iter()
             .map(|&j| {
-                (0..p.head_dim).map(|c| at(&q, query, c) * at(&k, j, c)).sum::<f64>() * f64::from(p.softmax_scale)
+                (0..p.head_dim).map(|c| at(&q, query, c) * at(&k, j, c)).sum::<f64>()
+                    * f64::from(p.softmax_scale)
             })
             .collect();
         let sum: f64 = scores.iter().map(|s| s.exp()).sum();
@@ -358,7 +372,9 @@ mod tests {
         let grid = Grid { t: 1, h: 9, w: 20 };
         let order = TokenOrder::fractal(grid, 64).unwrap();
         let layout = Arc::clone(order.layout());
-        let mask = BlockMask::from_fn(2, Arc::clone(&layout), layout, |head, i, j| (i + j + head) % 2 == 0 && i != 4);
+        let mask = BlockMask::from_fn(2, Arc::clone(&layout), layout, |head, i, j| {
+            (i + j + head).is_multiple_of(2) && i != 4
+        });
         let ordered = OrderedMask { mask: &mask, q_order: &order, kv_order: &order };
         let sample = Arc::new(RowSample::all(grid.tokens()));
         let scale = qkv.problem().softmax_scale;

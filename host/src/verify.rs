@@ -83,9 +83,8 @@ fn budget_from(plain: &Reference, exact: &Reference) -> Budget {
         for (i, &position) in positions.iter().enumerate() {
             let a = head * positions.len() + i;
             let b = head * exact.sample.rows().len() + position;
-            pairs.extend(
-                plain.out[a * d..][..d].iter().copied().zip(exact.out[b * d..][..d].iter().copied()),
-            );
+            pairs
+                .extend(plain.out[a * d..][..d].iter().copied().zip(exact.out[b * d..][..d].iter().copied()));
             if exact.lse[b].is_finite() {
                 lse_error = lse_error.max((plain.lse[a] - exact.lse[b]).abs());
                 lse_size = lse_size.max(exact.lse[b].abs());
@@ -175,17 +174,22 @@ fn judge(output: &AttentionOutput, accuracy: &Accuracy, d: usize, tokens: usize)
         ));
     }
     if let Some(row) = output.lse.iter().position(|x| x.is_nan()) {
-        return Err(format!("lse is NaN or was never written at head {}, token {}", row / tokens, row % tokens));
+        return Err(format!(
+            "lse is NaN or was never written at head {}, token {}",
+            row / tokens,
+            row % tokens
+        ));
     }
     let Budget { rel_rmse, lse_max_abs } = accuracy.budget;
-    // Written so that a NaN fails.
-    if !(accuracy.kernel.rel_rmse <= rel_rmse) {
+    // A NaN exceeds every budget.
+    let exceeds = |error: f64, budget: f64| error.is_nan() || error > budget;
+    if exceeds(accuracy.kernel.rel_rmse, rel_rmse) {
         return Err(format!(
             "kernel error {:.3e} (relative RMSE against float64 on the same mask) exceeds its budget {rel_rmse:.3e}",
             accuracy.kernel.rel_rmse
         ));
     }
-    if !(accuracy.lse_max_abs <= lse_max_abs) {
+    if exceeds(accuracy.lse_max_abs, lse_max_abs) {
         return Err(format!(
             "lse error {:.3e} (largest absolute difference) exceeds its budget {lse_max_abs:.3e}",
             accuracy.lse_max_abs

@@ -48,7 +48,8 @@ pub fn generated(grid: Grid, heads: usize, head_dim: usize, dtype: Dtype, seed: 
 /// # Panics
 /// When the CPU lacks the instruction set.
 pub fn cpu(isa: Isa) -> CpuBackend {
-    CpuBackend::new(CpuOptions { threads: Some(2), isa: Some(isa), pin: false }).unwrap_or_else(|e| panic!("{e}"))
+    CpuBackend::new(CpuOptions { threads: Some(2), isa: Some(isa), pin: false })
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Returns a command of the freshly built `nabla` program.
@@ -69,7 +70,8 @@ pub fn nabla() -> Command {
         let messages = String::from_utf8_lossy(&output.stdout);
         let path = messages.lines().find_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            (message["target"]["name"] == "nabla").then(|| message["executable"].as_str().map(PathBuf::from))?
+            (message["target"]["name"] == "nabla")
+                .then(|| message["executable"].as_str().map(PathBuf::from))?
         });
         path.unwrap_or_else(|| panic!("cargo built no program named nabla"))
     });

@@ -1,5 +1,7 @@
 //! The program as a user meets it: outputs, messages, exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -101,7 +103,17 @@ fn run_writes_output_in_the_order_of_the_input() {
     let read = |name: &str, policy: &str, block: &str| {
         let out = folder.path().join(name);
         let printed = done(&[
-            "run", "--generate", SMALL, "--policy", policy, "--block", block, "--repeat", "1", "--out", text(&out),
+            "run",
+            "--generate",
+            SMALL,
+            "--policy",
+            policy,
+            "--block",
+            block,
+            "--repeat",
+            "1",
+            "--out",
+            text(&out),
         ]);
         for fact in ["attention", "density", "kernel error", "sparsity error"] {
             assert!(printed.contains(fact), "{fact} is missing in\n{printed}");
@@ -168,7 +180,8 @@ fn results_that_cannot_be_written_are_told_in_one_message() {
 
 #[test]
 fn a_closed_pipe_is_no_failure() {
-    let mut child = nabla().args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        nabla().args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
@@ -179,7 +192,16 @@ fn a_sweep_writes_records_csv_plots_and_report() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let printed = done(&[
-        "sweep", "--generate", SMALL, "--thresholds", "0.3,0.6", "--policies", "sta-1-3-3", "--rounds", "3", "--out",
+        "sweep",
+        "--generate",
+        SMALL,
+        "--thresholds",
+        "0.3,0.6",
+        "--policies",
+        "sta-1-3-3",
+        "--rounds",
+        "3",
+        "--out",
         text(&out),
     ]);
     assert!(printed.contains("nabla-0.3") && printed.contains("report.html"), "{printed}");
@@ -203,7 +225,10 @@ fn a_sweep_writes_records_csv_plots_and_report() {
         .collect();
     for name in ["speedup", "latency", "error", "heatmap", "pareto"] {
         for ending in [".png", ".svg"] {
-            assert!(figures.iter().any(|f| f.contains(name) && f.ends_with(ending)), "{name}{ending}: {figures:?}");
+            assert!(
+                figures.iter().any(|f| f.contains(name) && f.ends_with(ending)),
+                "{name}{ending}: {figures:?}"
+            );
         }
     }
     assert!(out.join("report.html").is_file());

@@ -1,5 +1,7 @@
 //! Properties that hold for any grid, mask block and instruction set.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::sync::Arc;
 
 use nabla_host::{
@@ -140,7 +142,7 @@ proptest! {
             Arc::new(rotated)
         };
         let layout = Arc::new(BlockLayout::linear(n * 64, 64).unwrap());
-        let keep = |i: usize, j: usize| (i * 7 + j * 3 + seed as usize % 5) % 3 != 0 || i == j;
+        let keep = |i: usize, j: usize| !(i * 7 + j * 3 + seed as usize % 5).is_multiple_of(3) || i == j;
         let attend = |qkv: Arc<Qkv>, keep: &dyn Fn(usize, usize) -> bool| {
             let mask = BlockMask::from_fn(1, Arc::clone(&layout), Arc::clone(&layout), |_, i, j| keep(i, j));
             let orders = Arc::new(Orders::new(&qkv.problem(), MaskBlock::square(64)).unwrap());

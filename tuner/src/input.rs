@@ -62,7 +62,8 @@ pub(crate) fn error_sample(
     rows: Option<usize>,
     seed: u64,
 ) -> Result<Arc<RowSample>, Failure> {
-    let affordable = REFERENCE_FLOPS / (4 * problem.batch_heads() * problem.seqlen_k * problem.head_dim).max(1);
+    let affordable =
+        REFERENCE_FLOPS / (4 * problem.batch_heads() * problem.seqlen_k * problem.head_dim).max(1);
     let rows = rows.unwrap_or_else(|| affordable.max(256)).max(1);
     let coarsest = TokenOrder::new(problem.grid, problem.seqlen_q, 128)?;
     Ok(Arc::new(RowSample::blocks(&coarsest, rows, seed)))

@@ -65,10 +65,7 @@ impl CpuBackend {
     /// Measures what all threads together can do: 10⁹ FLOP/s of f32 multiply-adds, and of bf16 dot products where
     /// this CPU has them. Takes about a tenth of a second.
     pub fn measure_peaks_gflops(&self) -> (f64, Option<f64>) {
-        (
-            kernels::peak::fma_peak_gflops(&self.executor),
-            kernels::peak::bf16_dot_peak_gflops(&self.executor),
-        )
+        (kernels::peak::fma_peak_gflops(&self.executor), kernels::peak::bf16_dot_peak_gflops(&self.executor))
     }
 }
 
@@ -175,7 +172,9 @@ impl<'e, T: Element> CpuWorkspace<'e, T> {
     fn reorder_inputs(&mut self) -> Result<(), BackendError> {
         let (q_order, kv_order) = (self.orders.q.source(), self.orders.kv.source());
         let Qkv { q, k, v, .. } = &*self.raster;
-        for (from, order, to) in [(q, q_order, &mut self.q), (k, kv_order, &mut self.k), (v, kv_order, &mut self.v)] {
+        for (from, order, to) in
+            [(q, q_order, &mut self.q), (k, kv_order, &mut self.k), (v, kv_order, &mut self.v)]
+        {
             let from: &[T] = bytemuck::cast_slice(from.data.bytes());
             kernels::reorder::gather_tokens(self.executor, from, self.problem.head_dim, order, to)
                 .map_err(launch_error("token reorder"))?;
@@ -224,7 +223,8 @@ impl<T: Element> Workspace for CpuWorkspace<'_, T> {
 
         let start = Instant::now();
         if policy.mass().is_some() {
-            kernels::mask::pool_blocks(self.executor, &self.q, d, q_layout.starts(), &mut pooled_q).map_err(&failed)?;
+            kernels::mask::pool_blocks(self.executor, &self.q, d, q_layout.starts(), &mut pooled_q)
+                .map_err(&failed)?;
             kernels::mask::pool_blocks(self.executor, &self.k, d, kv_layout.starts(), &mut pooled_k)
                 .map_err(&failed)?;
         }
@@ -241,7 +241,8 @@ impl<T: Element> Workspace for CpuWorkspace<'_, T> {
         kernels::mask::select_blocks(self.executor, &args, &mut bitmap, &mut counts).map_err(&failed)?;
         let max_blocks = counts.iter().copied().max().unwrap_or(0).max(1) as usize;
         let mut indices = vec![0i32; counts.len() * max_blocks];
-        kernels::mask::expand_lists(self.executor, &bitmap, words, max_blocks, &mut indices).map_err(&failed)?;
+        kernels::mask::expand_lists(self.executor, &bitmap, words, max_blocks, &mut indices)
+            .map_err(&failed)?;
         let time_us = elapsed_us(start);
 
         let mask = BlockMask::new(heads, q_layout.clone(), kv_layout.clone(), counts, indices, max_blocks)

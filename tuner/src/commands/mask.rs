@@ -45,7 +45,12 @@ pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
     writeln!(out, "input    {}", qkv.source)?;
     writeln!(out, "policy   {}, blocks of {} tokens", args.policy, args.block)?;
     writeln!(out, "blocks   {} x {} per head", mask.q_layout().blocks(), mask.kv_layout().blocks())?;
-    writeln!(out, "density  {} ({} sparse)", output::percent(mask.density()), output::percent(1.0 - mask.density()))?;
+    writeln!(
+        out,
+        "density  {} ({} sparse)",
+        output::percent(mask.density()),
+        output::percent(1.0 - mask.density())
+    )?;
     for head in 0..mask.batch_heads() {
         writeln!(
             out,
@@ -75,7 +80,12 @@ fn write_mask(path: &Path, problem: &Problem, mask: &BlockMask, metadata: &Metad
     let indices = bytemuck::cast_slice(mask.kv_indices());
     let tensors = [
         NamedTensor { name: "kv_num_blocks", shape: &[b, h, q], element: Element::I32, bytes: counts },
-        NamedTensor { name: "kv_indices", shape: &[b, h, q, mask.max_blocks()], element: Element::I32, bytes: indices },
+        NamedTensor {
+            name: "kv_indices",
+            shape: &[b, h, q, mask.max_blocks()],
+            element: Element::I32,
+            bytes: indices,
+        },
         NamedTensor { name: "mask", shape: &[b, h, q, k], element: Element::U8, bytes: &cells },
         NamedTensor {
             name: "density",

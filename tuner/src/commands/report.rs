@@ -10,7 +10,9 @@ use crate::{cli::ReportArgs, failure::Failure};
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     let run = read_run(&args.run)?;
     if run.torn {
-        anstream::eprintln!("warning: the last line of the log is torn (the run was cut short); it is left out");
+        anstream::eprintln!(
+            "warning: the last line of the log is torn (the run was cut short); it is left out"
+        );
     }
     let folder = args.run.parent().filter(|_| args.run.is_file()).unwrap_or(&args.run);
     write(&run, args.out.as_deref().unwrap_or(folder))

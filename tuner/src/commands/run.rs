@@ -116,7 +116,13 @@ fn to_input_order(problem: &Problem, order: &TokenOrder, result: &AttentionOutpu
 }
 
 /// Writes out and lse in the token order of the input.
-fn write_output(path: &Path, args: &RunArgs, variant: &Variant, problem: &Problem, result: &AttentionOutput) -> Result<(), Failure> {
+fn write_output(
+    path: &Path,
+    args: &RunArgs,
+    variant: &Variant,
+    problem: &Problem,
+    result: &AttentionOutput,
+) -> Result<(), Failure> {
     let metadata = BTreeMap::from([
         ("policy".to_owned(), args.policy.to_string()),
         ("variant".to_owned(), variant.id.to_string()),
@@ -184,7 +190,11 @@ fn print(
         accuracy.sparsity.cosine
     )?;
     if accuracy.rows < problem.seqlen_q {
-        writeln!(out, "errors on        {} sampled of {} query rows per head", accuracy.rows, problem.seqlen_q)?;
+        writeln!(
+            out,
+            "errors on        {} sampled of {} query rows per head",
+            accuracy.rows, problem.seqlen_q
+        )?;
     }
     if let Some(peak) = peak_memory_mib() {
         writeln!(out, "peak memory      {peak} MiB")?;

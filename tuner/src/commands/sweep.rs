@@ -12,7 +12,8 @@ use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use nabla_host::{Policy, backend::Backend, provenance, tensor::Qkv};
 use nabla_reports::{
-    Identity, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings, read_run, write_csv,
+    Identity, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings,
+    read_run, write_csv,
 };
 
 use super::report;
@@ -72,7 +73,8 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
 
     let run = read_run(&folder)?;
     print_best(&run.records)?;
-    let failed = run.records.iter().filter(|r| matches!(r.status, Status::Incorrect | Status::LaunchError)).count();
+    let failed =
+        run.records.iter().filter(|r| matches!(r.status, Status::Incorrect | Status::LaunchError)).count();
     let ineligible = run.records.iter().filter(|r| r.status == Status::Ineligible).count();
     let mut out = anstream::stdout().lock();
     writeln!(
@@ -90,6 +92,9 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
     }
 }
 
+/// Policies of one length, each with the configurations still to be measured.
+type Groups = Vec<(Policy, Vec<Config>)>;
+
 /// Runs every group that has rows missing.
 fn measure(
     args: &SweepArgs,
@@ -101,15 +106,18 @@ fn measure(
     let space = context.space;
     let frame_tokens = qkv.grid.map_or(qkv.problem().seqlen_q, |g| g.h * g.w);
     let tokens = |frames: Option<usize>| frames.map_or(frame_tokens, |n| n * frame_tokens);
-    let open: Vec<(Option<usize>, Vec<(Policy, Vec<Config>)>)> = space
+    let open: Vec<(Option<usize>, Groups)> = space
         .lengths
         .iter()
         .map(|&frames| {
-            let groups = space.policies.iter().map(|policy| (*policy, missing(space, policy, tokens(frames), done)));
-            (frames, groups.filter(|(_, configs)| !configs.is_empty()).collect())
+            let groups =
+                space.policies.iter().map(|policy| (*policy, missing(space, policy, tokens(frames), done)));
+            (frames, groups.filter(|(_, configs)| !configs.is_empty()).collect::<Groups>())
         })
         .collect();
-    let all = open.iter().flat_map(|(frames, groups)| groups.iter().map(|(p, c)| work(p, tokens(*frames), c.len())));
+    let all = open
+        .iter()
+        .flat_map(|(frames, groups)| groups.iter().map(|(p, c)| work(p, tokens(*frames), c.len())));
     let progress = Progress::new(all.sum());
     for (frames, groups) in open.into_iter().filter(|(_, groups)| !groups.is_empty()) {
         let cut = match frames {
@@ -214,12 +222,22 @@ fn finish(args: &SweepArgs, run: &Run, folder: &Path) -> Result<(), Failure> {
 fn print_best(records: &[Record]) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
-        "seqlen", "policy", "block", "tile", "density", "attention", "mask", "speedup", "with mask", "sparsity error",
+        "seqlen",
+        "policy",
+        "block",
+        "tile",
+        "density",
+        "attention",
+        "mask",
+        "speedup",
+        "with mask",
+        "sparsity error",
         "ties",
     ]);
     for best in best_settings(records) {
         let r = best.record;
-        let cell = |text: Option<String>| Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right);
+        let cell =
+            |text: Option<String>| Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right);
         table.add_row([
             cell(Some(r.seqlen.to_string())),
             Cell::new(&r.policy),
@@ -237,4 +255,3 @@ fn print_best(records: &[Record]) -> Result<(), Failure> {
     writeln!(anstream::stdout().lock(), "{table}")?;
     Ok(())
 }
-

@@ -75,12 +75,22 @@ impl<'a> Length<'a> {
             workspaces.push((block, context.backend.load(Arc::clone(&qkv), orders)?));
         }
         let dense = attention(&qkv, problem.softmax_scale, None, &sample, Arithmetic::Float64);
-        Ok(Self { context, qkv, problem, sample, dense, workspaces, dense_records: Vec::new(), baseline: None })
+        Ok(Self {
+            context,
+            qkv,
+            problem,
+            sample,
+            dense,
+            workspaces,
+            dense_records: Vec::new(),
+            baseline: None,
+        })
     }
 
     /// Makes the fastest dense record of this length the baseline of the groups to come.
     pub(crate) fn adopt_baseline(&mut self, records: &[Record]) {
-        let dense = records.iter().filter(|r| r.policy == "dense" && r.seqlen == self.problem.seqlen_q as u64);
+        let dense =
+            records.iter().filter(|r| r.policy == "dense" && r.seqlen == self.problem.seqlen_q as u64);
         self.dense_records.extend(dense.cloned());
         if let Some(best) = fastest(&self.dense_records) {
             let tile = TileConfig { block_m: best.block_m as usize, block_n: best.block_n as usize };
@@ -177,7 +187,8 @@ impl<'a> Length<'a> {
         };
         let output = launch().map_err(|e: BackendError| (Status::LaunchError, e.to_string()))?;
         let orders = workspace.orders();
-        let (accuracy, verdict) = verify(&output, &orders.q, &masked.oracle, &self.dense, variant.probabilities);
+        let (accuracy, verdict) =
+            verify(&output, &orders.q, &masked.oracle, &self.dense, variant.probabilities);
         outcome.accuracy = Some(accuracy);
         verdict.map_err(|reason| (Status::Incorrect, reason))
     }
@@ -200,7 +211,8 @@ impl<'a> Length<'a> {
         }
         // Every group draws its own orders, and the same ones when the run is repeated.
         let label = format!("{} {policy}", self.problem.seqlen_q);
-        let salt = u64::from_str_radix(&nabla_host::provenance::short_hash(label.as_bytes()), 16).unwrap_or_default();
+        let salt = u64::from_str_radix(&nabla_host::provenance::short_hash(label.as_bytes()), 16)
+            .unwrap_or_default();
         let seed = self.context.identity.seed ^ salt;
         let (workspaces, baseline) = (&mut self.workspaces, &self.baseline);
         let samples = interleave(items.len(), self.context.rounds, seed, |item| {

@@ -45,7 +45,9 @@ impl Progress {
     pub(crate) fn new(total: f64) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(STEPS) };
-        if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {bar:30} {percent:>3} %  ETA {eta}  {msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("[{elapsed}] {bar:30} {percent:>3} %  ETA {eta}  {msg}")
+        {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(250));
@@ -80,7 +82,8 @@ impl Progress {
         let mut state = self.state.borrow_mut();
         state.done += state.group;
         state.rows += records.len();
-        state.failed += records.iter().filter(|r| !matches!(r.status, Status::Ok | Status::Ineligible)).count();
+        state.failed +=
+            records.iter().filter(|r| !matches!(r.status, Status::Ok | Status::Ineligible)).count();
         let best = records
             .iter()
             .filter(|r| r.status == Status::Ok)

@@ -22,17 +22,18 @@ impl Store {
     pub(crate) fn create(folder: &Path, header: &RunHeader) -> Result<Self, Failure> {
         std::fs::create_dir_all(folder).map_err(|e| Failure::write(folder, &e))?;
         let path = folder.join(RECORDS_FILE);
-        let file = OpenOptions::new().append(true).create_new(true).open(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Failure::new(
-                Kind::Usage,
-                format!(
-                    "{} holds a run already; continue it with --resume {}, or choose another --out",
-                    folder.display(),
-                    folder.display()
+        let file =
+            OpenOptions::new().append(true).create_new(true).open(&path).map_err(|e| match e.kind() {
+                io::ErrorKind::AlreadyExists => Failure::new(
+                    Kind::Usage,
+                    format!(
+                        "{} holds a run already; continue it with --resume {}, or choose another --out",
+                        folder.display(),
+                        folder.display()
+                    ),
                 ),
-            ),
-            _ => Failure::write(&path, &e),
-        })?;
+                _ => Failure::write(&path, &e),
+            })?;
         let mut store = Self { path, file };
         store.append(&Line::Header(Box::new(header.clone())))?;
         Ok(store)
@@ -58,7 +59,9 @@ impl Store {
         let path = folder.join(RECORDS_FILE);
         let file = OpenOptions::new().append(true).open(&path).map_err(|e| Failure::write(&path, &e))?;
         // A torn last line goes, or the next row would be glued to it.
-        file.set_len(run.whole_bytes).and_then(|()| file.sync_data()).map_err(|e| Failure::write(&path, &e))?;
+        file.set_len(run.whole_bytes)
+            .and_then(|()| file.sync_data())
+            .map_err(|e| Failure::write(&path, &e))?;
         Ok((Self { path, file }, run))
     }
 

@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn every_planted_fault_is_found() {
-        let faults: [(&str, Box<dyn FnOnce(&mut AttentionOutput)>); 5] = [
+        type Fault = Box<dyn FnOnce(&mut AttentionOutput)>;
+        let faults: [(&str, Fault); 5] = [
             ("never written", Box::new(|o| o.out[4 * 16 + 3] = f32::NAN)),
             ("not finite", Box::new(|o| o.out[0] = f32::INFINITY)),
             ("exceeds its budget", Box::new(|o| o.out[777] += 0.01)),

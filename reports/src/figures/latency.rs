@@ -151,8 +151,12 @@ fn draw(data: &Latency) -> Option<Scene> {
     let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
     plot.draw(&mut scene);
 
+    // Policies stand a little aside of each other, so that their intervals can be told apart.
+    let count = data.policies.len() as f64;
+    let aside = |n: usize| (n as f64 - (count - 1.0) / 2.0) * (24.0 / count).min(5.0);
+    let x_at = |n: usize, seqlen: u64| plot.x_at(seqlen as f64) + aside(n);
     for (n, policy) in data.policies.iter().enumerate() {
-        let at = |(s, time): &(u64, TimeInterval)| plot.point(*s as f64, time.median_us);
+        let at = |(s, time): &(u64, TimeInterval)| (x_at(n, *s), plot.y_at(time.median_us));
         let line: Vec<_> = policy.points.iter().map(at).collect();
         match dash(n) {
             None => scene.line(line, 2.0, series(n)),
@@ -166,14 +170,9 @@ fn draw(data: &Latency) -> Option<Scene> {
     }
     for (n, policy) in data.policies.iter().enumerate() {
         for (s, time) in &policy.points {
-            interval(
-                &mut scene,
-                plot.x_at(*s as f64),
-                plot.y_at(time.low_us),
-                plot.y_at(time.high_us),
-                series(n),
-            );
-            Marker::series(n).solid(&mut scene, plot.point(*s as f64, time.median_us), 4.5, series(n));
+            let x = x_at(n, *s);
+            interval(&mut scene, x, plot.y_at(time.low_us), plot.y_at(time.high_us), series(n));
+            Marker::series(n).solid(&mut scene, (x, plot.y_at(time.median_us)), 4.5, series(n));
         }
     }
     legend::draw(&mut scene, (plot.at.0 + width + MARGIN, top), LEGEND_ROOM, &entries);

@@ -220,11 +220,14 @@ fn choose_named(panel: &Panel, plot: &Plot) -> (Vec<usize>, usize) {
         (ax - bx).abs() >= NEAR || (ay - by).abs() >= NEAR
     };
     let mut named: Vec<usize> = Vec::new();
-    for i in 0..panel.front.len() {
-        if named.iter().all(|&j| apart(i, j)) {
+    // Both ends first: whatever lies near them can do without.
+    let last = panel.front.len().saturating_sub(1);
+    for i in [0, last].into_iter().chain(1..last) {
+        if !named.contains(&i) && named.iter().all(|&j| apart(i, j)) {
             named.push(i);
         }
     }
+    named.sort_unstable();
     if named.len() > MAX_NAMED {
         let last = named.len() - 1;
         named = (0..MAX_NAMED).map(|i| named[i * last / (MAX_NAMED - 1)]).collect();

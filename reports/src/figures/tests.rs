@@ -120,6 +120,17 @@ fn speedup_series_hold_the_best_of_each_policy_and_the_rest_as_dots() {
 }
 
 #[test]
+fn a_speedup_above_the_ideal_is_remarked_on() {
+    let mut records = Sweep::default().records();
+    let remark = "owe that to more than sparsity";
+    assert!(!speedup::figure(&records).caption.contains(remark));
+    for record in &mut records {
+        record.dense_us_median = record.dense_us_median.map(|us| us * 1.3);
+    }
+    assert!(speedup::figure(&records).caption.contains(remark));
+}
+
+#[test]
 fn speedup_is_the_ratio_of_the_measured_times() {
     let mut record = Sweep::default().records().remove(0);
     record.dense_us_median = Some(1000.0);

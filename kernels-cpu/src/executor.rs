@@ -11,6 +11,9 @@ use crate::{ArgumentError, Isa};
 ///
 /// Threads start once and stay: a launch costs microseconds. With `pin`, thread `i` stays on the `i`-th core
 /// this process may use, so that timings do not jump when the scheduler moves a thread.
+///
+/// Working memory of finished launches is kept for the next ones until the executor is dropped: per thread a few
+/// tiles, and packed keys and values of up to 256 MiB or one head, whichever is more.
 #[derive(Debug)]
 pub struct Executor {
     pool: ThreadPool,

@@ -104,18 +104,32 @@ pub(crate) struct InputArgs {
     pub(crate) seed: u64,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct MaskArgs {
-    #[command(flatten)]
-    pub(crate) input: InputArgs,
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ErrorArgs {
+    /// Query rows per head that errors are computed on, in whole blocks [default: all, or as many as keep the
+    /// float64 reference short].
+    #[arg(long, value_name = "N")]
+    pub(crate) error_rows: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct PolicyArgs {
     /// Mask policy: dense, nabla-MASS, sta-T-H-W, or nabla-MASS_sta-T-H-W.
     #[arg(long)]
     pub(crate) policy: Policy,
     /// Tokens per mask block: 32, 64 or 128 on a grid, any size on a plain sequence.
     #[arg(long, default_value_t = 64, value_name = "TOKENS")]
     pub(crate) block: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MaskArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) mask: PolicyArgs,
     /// Write kv_num_blocks, kv_indices, mask and density to this safetensors file.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
@@ -130,12 +144,8 @@ pub(crate) struct RunArgs {
     pub(crate) input: InputArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Mask policy: dense, nabla-MASS, sta-T-H-W, or nabla-MASS_sta-T-H-W.
-    #[arg(long)]
-    pub(crate) policy: Policy,
-    /// Tokens per mask block: 32, 64 or 128 on a grid, any size on a plain sequence.
-    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
-    pub(crate) block: usize,
+    #[command(flatten)]
+    pub(crate) mask: PolicyArgs,
     /// Query rows of the compute tile [default: the backend's].
     #[arg(long, value_name = "ROWS")]
     pub(crate) block_m: Option<usize>,
@@ -145,10 +155,8 @@ pub(crate) struct RunArgs {
     /// Timed launches.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) repeat: u32,
-    /// Query rows per head that errors are computed on, in whole blocks [default: all, or as many as keep the
-    /// float64 reference short].
-    #[arg(long, value_name = "N")]
-    pub(crate) error_rows: Option<usize>,
+    #[command(flatten)]
+    pub(crate) errors: ErrorArgs,
     /// Write out and lse, in the token order of the input, to this safetensors file.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -181,10 +189,8 @@ pub(crate) struct SweepArgs {
     /// Interleaved rounds: timing samples per configuration.
     #[arg(long, default_value_t = 11, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rounds: u32,
-    /// Query rows per head that errors are computed on, in whole blocks [default: all, or as many as keep the
-    /// float64 reference short].
-    #[arg(long, value_name = "N")]
-    pub(crate) error_rows: Option<usize>,
+    #[command(flatten)]
+    pub(crate) errors: ErrorArgs,
     /// Write the run to this folder [default: nabla-runs/DATE-TIME].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

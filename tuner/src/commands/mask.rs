@@ -19,13 +19,13 @@ pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
     let qkv = input::load(&args.input)?;
     let backend = input::backend(&args.device)?;
     let problem = qkv.problem();
-    let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.block))?);
+    let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.mask.block))?);
     let mut workspace = backend.load(Arc::clone(&qkv), orders)?;
-    let (mask, time_us) = workspace.build_mask(&args.policy)?;
+    let (mask, time_us) = workspace.build_mask(&args.mask.policy)?;
 
     let metadata = Metadata::from([
-        ("policy".to_owned(), args.policy.to_string()),
-        ("block".to_owned(), args.block.to_string()),
+        ("policy".to_owned(), args.mask.policy.to_string()),
+        ("block".to_owned(), args.mask.block.to_string()),
         ("density".to_owned(), mask.density().to_string()),
         ("grid".to_owned(), problem.grid.map(|g| g.to_string()).unwrap_or_default()),
         (
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
 
     let mut out = anstream::stdout().lock();
     writeln!(out, "input    {}", qkv.source)?;
-    writeln!(out, "policy   {}, blocks of {} tokens", args.policy, args.block)?;
+    writeln!(out, "policy   {}, blocks of {} tokens", args.mask.policy, args.mask.block)?;
     writeln!(out, "blocks   {} x {} per head", mask.q_layout().blocks(), mask.kv_layout().blocks())?;
     writeln!(
         out,

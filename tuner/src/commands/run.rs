@@ -26,10 +26,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let qkv = input::load(&args.input)?;
     let backend = input::backend(&args.device)?;
     let problem = qkv.problem();
-    let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.block))?);
+    let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.mask.block))?);
     let mut workspace = backend.load(Arc::clone(&qkv), Arc::clone(&orders))?;
 
-    let (pattern, mask_us) = match args.policy {
+    let (pattern, mask_us) = match args.mask.policy {
         Policy::Dense => (Pattern::Dense, 0.0),
         policy => {
             let mut times = Vec::new();
@@ -90,7 +90,7 @@ fn check(
     result: &AttentionOutput,
 ) -> Result<(Accuracy, Result<(), String>), Failure> {
     let problem = qkv.problem();
-    let sample = input::error_sample(&problem, args.error_rows, args.input.seed)?;
+    let sample = input::error_sample(&problem, args.errors.error_rows, args.input.seed)?;
     let scale = problem.softmax_scale;
     let ordered = pattern.mask().map(|mask| OrderedMask { mask, q_order: &orders.q, kv_order: &orders.kv });
     let oracle = Oracle::new(qkv, scale, ordered, &sample);
@@ -124,7 +124,7 @@ fn write_output(
     result: &AttentionOutput,
 ) -> Result<(), Failure> {
     let metadata = BTreeMap::from([
-        ("policy".to_owned(), args.policy.to_string()),
+        ("policy".to_owned(), args.mask.policy.to_string()),
         ("variant".to_owned(), variant.id.to_string()),
         ("order".to_owned(), "as the input".to_owned()),
     ]);
@@ -165,7 +165,7 @@ fn print(
     )?;
     writeln!(out, "device           {}", backend.device().name)?;
     writeln!(out, "variant          {}", variant.id)?;
-    writeln!(out, "policy           {}, mask blocks of {} tokens", args.policy, args.block)?;
+    writeln!(out, "policy           {}, mask blocks of {} tokens", args.mask.policy, args.mask.block)?;
     writeln!(out, "density          {} of all blocks kept", output::percent(density))?;
     writeln!(out, "attention        {} (median of {})", output::time(time_us), args.repeat)?;
     writeln!(out, "mask building    {}", output::time(mask_us))?;

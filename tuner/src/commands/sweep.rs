@@ -125,7 +125,7 @@ fn measure(
             None => Arc::clone(qkv),
         };
         let problem = cut.problem();
-        let sample = input::error_sample(&problem, args.error_rows, args.input.seed)?;
+        let sample = input::error_sample(&problem, args.errors.error_rows, args.input.seed)?;
         let mut length = Length::new(context, cut, sample)?;
         length.adopt_baseline(done);
         for (policy, configs) in groups {

@@ -105,7 +105,7 @@ impl Space {
             blocks: self.blocks.iter().map(|b| b.q_block).collect(),
             tiles: self.tiles.iter().map(TileConfig::to_string).collect(),
             rounds: args.rounds,
-            error_rows: args.error_rows,
+            error_rows: args.errors.error_rows,
         };
         nabla_host::provenance::short_hash(&serde_json::to_vec(&stored).unwrap_or_default())
     }

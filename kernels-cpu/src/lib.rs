@@ -13,8 +13,8 @@ pub mod error;
 pub mod executor;
 pub mod isa;
 pub mod mask;
-mod queue;
 pub mod peak;
+mod queue;
 pub mod reorder;
 mod simd;
 

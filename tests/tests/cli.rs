@@ -138,7 +138,15 @@ fn run_writes_output_in_the_order_of_the_input() {
 fn a_long_sequence_runs_in_little_memory() {
     // 67,200 tokens: the scores alone would be 18 GB a head.
     let printed = done(&[
-        "run", "--generate", "video:21,40,80,2,128", "--policy", "nabla-0.1", "--repeat", "1", "--error-rows", "128",
+        "run",
+        "--generate",
+        "video:21,40,80,2,128",
+        "--policy",
+        "nabla-0.1",
+        "--repeat",
+        "1",
+        "--error-rows",
+        "128",
     ]);
     let peak = printed.lines().find_map(|line| line.strip_prefix("peak memory")).unwrap();
     let mib: u64 = peak.trim().trim_end_matches(" MiB").parse().unwrap();

@@ -221,7 +221,7 @@ fn finish(args: &SweepArgs, run: &Run, folder: &Path) -> Result<(), Failure> {
 /// Prints the best setting of each length and threshold.
 fn print_best(records: &[Record]) -> Result<(), Failure> {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "seqlen",
         "policy",
         "block",

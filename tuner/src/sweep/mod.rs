@@ -7,6 +7,8 @@ mod row;
 mod space;
 mod stats;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use group::{Context, Length};
 pub(crate) use progress::{Progress, work};

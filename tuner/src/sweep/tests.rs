@@ -1,0 +1,150 @@
+//! A failing configuration is a row with its reason, never the end of the sweep.
+
+use std::sync::Arc;
+
+use nabla_host::{
+    BlockMask, Policy, Problem,
+    backend::{
+        AttentionOutput, Backend, BackendError, CpuBackend, CpuOptions, DeviceIdentity, Orders, Pattern,
+        Workspace,
+    },
+    generate::{GenerateSpec, generate_video},
+    reference::RowSample,
+    tensor::Qkv,
+    variant::{Eligibility, MaskBlock, TileConfig, Variant},
+};
+use nabla_reports::{Identity, Record, Status};
+
+use super::{Config, Context, Length, Progress, Space};
+
+const FAILS_TO_LAUNCH: TileConfig = TileConfig { block_m: 32, block_n: 64 };
+const COMPUTES_WRONGLY: TileConfig = TileConfig { block_m: 64, block_n: 64 };
+const LEAVES_A_ROW: TileConfig = TileConfig { block_m: 64, block_n: 32 };
+const SOUND: TileConfig = TileConfig { block_m: 32, block_n: 32 };
+const CANNOT_RUN: TileConfig = TileConfig { block_m: 128, block_n: 64 };
+
+/// The CPU backend with faults planted in some tiles.
+struct Faulty(CpuBackend);
+
+struct FaultyWorkspace<'a> {
+    inner: Box<dyn Workspace + 'a>,
+    launched: Option<TileConfig>,
+}
+
+impl Backend for Faulty {
+    fn device(&self) -> &DeviceIdentity {
+        self.0.device()
+    }
+    fn tiles(&self, problem: &Problem) -> Vec<TileConfig> {
+        self.0.tiles(problem)
+    }
+    fn default_tile(&self, problem: &Problem, block: Option<MaskBlock>) -> TileConfig {
+        self.0.default_tile(problem, block)
+    }
+    fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
+        self.0.variant(problem, block, tile)
+    }
+    fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {
+        Ok(Box::new(FaultyWorkspace { inner: self.0.load(qkv, orders)?, launched: None }))
+    }
+}
+
+impl Workspace for FaultyWorkspace<'_> {
+    fn orders(&self) -> &Arc<Orders> {
+        self.inner.orders()
+    }
+    fn time_reorder(&mut self) -> Result<f64, BackendError> {
+        self.inner.time_reorder()
+    }
+    fn build_mask(&mut self, policy: &Policy) -> Result<(Arc<BlockMask>, f64), BackendError> {
+        self.inner.build_mask(policy)
+    }
+    fn attention(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, BackendError> {
+        if variant.tile == FAILS_TO_LAUNCH {
+            return Err(BackendError::Launch { what: variant.id.to_string(), reason: "planted".into() });
+        }
+        self.launched = Some(variant.tile);
+        self.inner.attention(variant, pattern)
+    }
+    fn poison(&mut self) -> Result<(), BackendError> {
+        self.inner.poison()
+    }
+    fn output(&mut self) -> Result<AttentionOutput, BackendError> {
+        let mut output = self.inner.output()?;
+        match self.launched {
+            Some(COMPUTES_WRONGLY) => output.out[1000] += 1.0,
+            Some(LEAVES_A_ROW) => output.out[640..656].fill(f32::NAN),
+            _ => {}
+        }
+        Ok(output)
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        backend: "cpu".into(),
+        device: "test".into(),
+        driver: None,
+        isa: "any".into(),
+        threads: Some(2),
+        platform: "test".into(),
+        toolchain: "test".into(),
+        source_hash: "0".into(),
+        git_commit: "0".into(),
+        input: "generated".into(),
+        input_hash: "0".into(),
+        space_hash: "0".into(),
+        seed: 0,
+    }
+}
+
+fn sweep(policy: Policy) -> Vec<Record> {
+    let backend = Faulty(CpuBackend::new(CpuOptions { threads: Some(2), isa: None, pin: false }).unwrap());
+    let block = MaskBlock::square(64);
+    let tiles = vec![FAILS_TO_LAUNCH, COMPUTES_WRONGLY, LEAVES_A_ROW, SOUND, CANNOT_RUN];
+    let space = Space { lengths: vec![None], policies: vec![policy], blocks: vec![block], tiles };
+    let identity = identity();
+    let context = Context { backend: &backend, identity: &identity, space: &space, rounds: 7 };
+    let qkv = Arc::new(generate_video(&"video:1,16,32,2,32".parse::<GenerateSpec>().unwrap(), 0));
+    let sample = Arc::new(RowSample::all(512));
+    let mut length = Length::new(context, qkv, sample).unwrap();
+    let configs: Vec<Config> = space.configs(&policy);
+    length.run(&policy, &configs, &Progress::new(1.0)).unwrap()
+}
+
+#[test]
+fn every_kind_of_failure_is_a_row_with_its_reason() {
+    let records = sweep(Policy::nabla(0.5));
+    let of = |tile: TileConfig| {
+        let found =
+            records.iter().find(|r| (r.block_m, r.block_n) == (tile.block_m as u64, tile.block_n as u64));
+        found.unwrap_or_else(|| panic!("no row for {tile}"))
+    };
+    assert_eq!(records.len(), 5);
+    for (tile, status, words) in [
+        (FAILS_TO_LAUNCH, Status::LaunchError, "planted"),
+        (COMPUTES_WRONGLY, Status::Incorrect, "exceeds its budget"),
+        (LEAVES_A_ROW, Status::Incorrect, "never written"),
+        (CANNOT_RUN, Status::Ineligible, "128"),
+    ] {
+        let row = of(tile);
+        assert_eq!(row.status, status, "{tile}");
+        assert!(row.reason.contains(words), "{tile}: {}", row.reason);
+        // What is wrong is not timed.
+        assert!(row.samples_us.is_empty() && row.time_us_median.is_none() && row.speedup_vs_dense.is_none());
+    }
+    let sound = of(SOUND);
+    assert_eq!((sound.status, sound.reason.as_str()), (Status::Ok, ""));
+    assert_eq!((sound.samples_us.len(), sound.mask_samples_us.len()), (7, 7));
+    assert!(sound.kernel_rel_rmse.unwrap() <= sound.kernel_rel_rmse_budget.unwrap());
+}
+
+#[test]
+fn the_fastest_sound_dense_tile_is_the_baseline() {
+    let records = sweep(Policy::Dense);
+    let ok: Vec<&Record> = records.iter().filter(|r| r.status == Status::Ok).collect();
+    assert_eq!(ok.len(), 2, "dense runs at 128x64 as well");
+    let best = ok.iter().filter_map(|r| r.time_us_median).fold(f64::INFINITY, f64::min);
+    assert!(ok.iter().all(|r| r.dense_us_median == Some(best)));
+    assert!(ok.iter().any(|r| r.speedup_vs_dense == Some(1.0)));
+}

@@ -16,7 +16,7 @@ pub struct MaskPicture {
     pub q_blocks: usize,
     /// Columns: key blocks.
     pub kv_blocks: usize,
-    /// Kept share of all query-key pairs, written behind the title.
+    /// Kept blocks over all blocks, written behind the title.
     pub density: f64,
     /// Whether each block is kept, row by row: `q_blocks * kv_blocks` values.
     pub kept: Vec<bool>,

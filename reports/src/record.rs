@@ -71,7 +71,7 @@ pub struct Record {
     pub block_m: u64,
     /// Keys of the compute tile.
     pub block_n: u64,
-    /// Kept share of all query-key pairs.
+    /// Kept blocks over all blocks.
     pub density: Option<f64>,
     /// Median time of the attention launch.
     pub time_us_median: Option<f64>,

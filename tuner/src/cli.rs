@@ -1,5 +1,7 @@
 //! Command line of the program.
 
+#![expect(rustdoc::broken_intra_doc_links, reason = "doc comments of options are help texts, brackets and all")]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

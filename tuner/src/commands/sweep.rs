@@ -130,7 +130,7 @@ fn measure(
         length.adopt_baseline(done);
         for (policy, configs) in groups {
             progress.start_group(work(&policy, tokens(frames), configs.len()));
-            let records = length.run(&policy, &configs, &progress)?;
+            let records = length.run(&policy, &configs, &progress);
             for record in &records {
                 store.push(record)?;
             }

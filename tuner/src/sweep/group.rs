@@ -15,7 +15,7 @@ use nabla_reports::{Identity, Record, Status};
 use super::{
     median,
     progress::Progress,
-    rounds::interleave,
+    rounds::{Series, interleave},
     row::{Outcome, Shared, record},
     space::{Config, Space},
 };
@@ -42,11 +42,17 @@ pub(crate) struct Length<'a> {
     baseline: Option<Variant>,
 }
 
-/// A block mask of the group with the oracle that goes with it.
+/// What is computed for one mask block of the group, with the oracle that goes with it, or why there is none.
 struct Masked {
+    block: Option<MaskBlock>,
     workspace: usize,
-    pattern: Pattern,
-    oracle: Oracle,
+    computed: Result<(Pattern, Oracle), BackendError>,
+}
+
+impl Masked {
+    fn pattern(&self) -> Option<&Pattern> {
+        self.computed.as_ref().ok().map(|(pattern, _)| pattern)
+    }
 }
 
 struct Trial {
@@ -56,14 +62,16 @@ struct Trial {
     outcome: Outcome,
 }
 
-/// What is timed once a round.
-#[derive(Clone, Copy)]
+/// What is timed once a round: the dense baseline, the building of a mask, a reorder, the launch of a trial.
 enum Item {
-    Baseline,
+    Baseline(Variant),
     MaskBuild(usize),
     Reorder(usize),
-    Attention(usize),
+    Attention(usize, Variant),
 }
+
+/// An item with its samples and what ended them early.
+type Timed = (Item, Series<BackendError>);
 
 impl<'a> Length<'a> {
     /// Loads the tensors and computes dense float64 attention.
@@ -99,63 +107,53 @@ impl<'a> Length<'a> {
     }
 
     /// Verifies and times the configurations of one policy; returns their records in the order given.
-    pub(crate) fn run(
-        &mut self,
-        policy: &Policy,
-        configs: &[Config],
-        progress: &Progress,
-    ) -> Result<Vec<Record>, Failure> {
-        let masks = self.masks(policy, configs)?;
+    ///
+    /// What fails becomes a record that says so: it costs its row, never the sweep.
+    pub(crate) fn run(&mut self, policy: &Policy, configs: &[Config], progress: &Progress) -> Vec<Record> {
+        let masks = self.masks(policy, configs);
         let mut trials: Vec<Trial> = Vec::with_capacity(configs.len());
         for &config in configs {
             progress.verifying(&self.problem, policy, &config);
             trials.push(self.verified(&masks, config));
         }
-        let (samples, items) = self.time(policy, &masks, &mut trials, progress)?;
-        let records = self.records(policy, &masks, trials, &items, &samples);
+        let timed = self.time(policy, &masks, &trials, progress);
+        let records = self.records(policy, &masks, trials, timed);
         if *policy != Policy::Dense {
-            return Ok(records);
+            return records;
         }
         // The first dense group has no baseline while it runs: its best is known only now. A continued one has.
         let records = if self.baseline.is_none() { with_best_dense(records) } else { records };
         self.adopt_baseline(&records);
-        Ok(records)
+        records
     }
 
     fn workspace_of(&self, block: Option<MaskBlock>) -> usize {
         block.and_then(|block| self.workspaces.iter().position(|(b, _)| *b == block)).unwrap_or(0)
     }
 
-    fn masks(&mut self, policy: &Policy, configs: &[Config]) -> Result<Vec<Masked>, Failure> {
+    fn masks(&mut self, policy: &Policy, configs: &[Config]) -> Vec<Masked> {
         let mut blocks: Vec<Option<MaskBlock>> = configs.iter().map(|c| c.block).collect();
         blocks.dedup();
         let scale = self.problem.softmax_scale;
         let mut masks = Vec::new();
         for block in blocks {
-            let index = self.workspace_of(block);
-            let workspace = &mut self.workspaces[index].1;
-            let (pattern, oracle) = match block {
-                None => (Pattern::Dense, Oracle::new(&self.qkv, scale, None, &self.sample)),
-                Some(_) => {
-                    let (mask, _) = workspace.build_mask(policy)?;
-                    let orders = Arc::clone(workspace.orders());
+            let workspace = self.workspace_of(block);
+            let computed = match block {
+                None => Ok((Pattern::Dense, Oracle::new(&self.qkv, scale, None, &self.sample))),
+                Some(_) => self.workspaces[workspace].1.build_mask(policy).map(|(mask, _)| {
+                    let orders = self.workspaces[workspace].1.orders();
                     let ordered = OrderedMask { mask: &mask, q_order: &orders.q, kv_order: &orders.kv };
                     let oracle = Oracle::new(&self.qkv, scale, Some(ordered), &self.sample);
-                    (Pattern::Mask(Arc::clone(&mask)), oracle)
-                }
+                    (Pattern::Mask(mask), oracle)
+                }),
             };
-            masks.push(Masked { workspace: index, pattern, oracle });
+            masks.push(Masked { block, workspace, computed });
         }
-        Ok(masks)
+        masks
     }
 
     fn verified(&mut self, masks: &[Masked], config: Config) -> Trial {
-        let index = self.workspace_of(config.block);
-        let is_dense = config.block.is_none();
-        let masked = masks
-            .iter()
-            .position(|m| m.workspace == index && m.pattern.mask().is_none() == is_dense)
-            .unwrap_or_default();
+        let masked = masks.iter().position(|m| m.block == config.block).unwrap_or_default();
         let mut trial = Trial { config, masked, variant: None, outcome: Outcome::default() };
         match self.context.backend.variant(&self.problem, config.block, config.tile) {
             Err(ineligible) => {
@@ -179,16 +177,16 @@ impl<'a> Length<'a> {
         variant: &Variant,
         outcome: &mut Outcome,
     ) -> Result<(), (Status, String)> {
+        let (pattern, oracle) = masked.computed.as_ref().map_err(|e| (Status::LaunchError, e.to_string()))?;
         let workspace = &mut self.workspaces[masked.workspace].1;
         let mut launch = || {
             workspace.poison()?;
-            workspace.attention(variant, &masked.pattern)?;
+            workspace.attention(variant, pattern)?;
             workspace.output()
         };
         let output = launch().map_err(|e: BackendError| (Status::LaunchError, e.to_string()))?;
         let orders = workspace.orders();
-        let (accuracy, verdict) =
-            verify(&output, &orders.q, &masked.oracle, &self.dense, variant.probabilities);
+        let (accuracy, verdict) = verify(&output, &orders.q, oracle, &self.dense, variant.probabilities);
         outcome.accuracy = Some(accuracy);
         verdict.map_err(|reason| (Status::Incorrect, reason))
     }
@@ -197,43 +195,41 @@ impl<'a> Length<'a> {
         &mut self,
         policy: &Policy,
         masks: &[Masked],
-        trials: &mut [Trial],
+        trials: &[Trial],
         progress: &Progress,
-    ) -> Result<(Vec<Vec<f64>>, Vec<Item>), Failure> {
-        let mut items = Vec::new();
-        let live = trials.iter().filter(|t| t.variant.is_some()).count();
-        if live > 0 {
-            items.extend(self.baseline.iter().map(|_| Item::Baseline));
-            if *policy != Policy::Dense {
-                items.extend((0..masks.len()).flat_map(|m| [Item::MaskBuild(m), Item::Reorder(m)]));
-            }
-            items.extend((0..trials.len()).filter(|&t| trials[t].variant.is_some()).map(Item::Attention));
+    ) -> Vec<Timed> {
+        let live = trials.iter().enumerate().filter_map(|(t, trial)| Some((t, trial.variant.clone()?)));
+        let attention: Vec<Item> = live.map(|(t, variant)| Item::Attention(t, variant)).collect();
+        if attention.is_empty() {
+            return Vec::new();
         }
+        let mut items: Vec<Item> = self.baseline.iter().cloned().map(Item::Baseline).collect();
+        let built = (0..masks.len()).filter(|&m| masks[m].pattern().is_some_and(|p| p.mask().is_some()));
+        items.extend(built.flat_map(|m| [Item::MaskBuild(m), Item::Reorder(m)]));
+        items.extend(attention);
+
         // Every group draws its own orders, and the same ones when the run is repeated.
         let label = format!("{} {policy}", self.problem.seqlen_q);
         let salt = u64::from_str_radix(&nabla_host::provenance::short_hash(label.as_bytes()), 16)
             .unwrap_or_default();
         let seed = self.context.identity.seed ^ salt;
-        let (workspaces, baseline) = (&mut self.workspaces, &self.baseline);
-        let samples = interleave(items.len(), self.context.rounds, seed, |item| {
-            progress.timing(items.len() as u64 * u64::from(self.context.rounds));
-            match items[item] {
-                Item::Baseline => match baseline {
-                    Some(variant) => workspaces[0].1.attention(variant, &Pattern::Dense),
-                    None => Ok(f64::NAN),
-                },
-                Item::MaskBuild(m) => workspaces[masks[m].workspace].1.build_mask(policy).map(|(_, us)| us),
-                Item::Reorder(m) => workspaces[masks[m].workspace].1.time_reorder(),
-                Item::Attention(t) => match &trials[t].variant {
-                    Some(variant) => {
-                        let masked = &masks[trials[t].masked];
-                        workspaces[masked.workspace].1.attention(variant, &masked.pattern)
-                    }
-                    None => Ok(f64::NAN),
-                },
+        let samples = items.len() as u64 * u64::from(self.context.rounds);
+        let workspaces = &mut self.workspaces;
+        let series = interleave(items.len(), self.context.rounds, seed, |item| {
+            progress.timing(samples);
+            let on = |masked: usize| masks[masked].workspace;
+            match &items[item] {
+                Item::Baseline(variant) => workspaces[0].1.attention(variant, &Pattern::Dense),
+                Item::MaskBuild(m) => workspaces[on(*m)].1.build_mask(policy).map(|(_, us)| us),
+                Item::Reorder(m) => workspaces[on(*m)].1.time_reorder(),
+                Item::Attention(t, variant) => {
+                    let masked = trials[*t].masked;
+                    let pattern = masks[masked].pattern().unwrap_or(&Pattern::Dense);
+                    workspaces[on(masked)].1.attention(variant, pattern)
+                }
             }
-        })?;
-        Ok((samples, items))
+        });
+        items.into_iter().zip(series).collect()
     }
 
     fn records(
@@ -241,18 +237,21 @@ impl<'a> Length<'a> {
         policy: &Policy,
         masks: &[Masked],
         mut trials: Vec<Trial>,
-        items: &[Item],
-        samples: &[Vec<f64>],
+        timed: Vec<Timed>,
     ) -> Vec<Record> {
-        let mut dense: &[f64] = &[];
-        let mut mask_builds: Vec<&[f64]> = vec![&[]; masks.len()];
-        let mut reorders: Vec<&[f64]> = vec![&[]; masks.len()];
-        for (item, samples) in items.iter().zip(samples) {
-            match *item {
-                Item::Baseline => dense = samples,
+        let mut dense = Vec::new();
+        let mut mask_builds = vec![Vec::new(); masks.len()];
+        let mut reorders = vec![Vec::new(); masks.len()];
+        for (item, (samples, failure)) in timed {
+            match item {
+                Item::Baseline(_) => dense = samples,
                 Item::MaskBuild(m) => mask_builds[m] = samples,
                 Item::Reorder(m) => reorders[m] = samples,
-                Item::Attention(t) => trials[t].outcome.samples_us = samples.clone(),
+                Item::Attention(t, _) => {
+                    let outcome = &mut trials[t].outcome;
+                    outcome.samples_us = samples;
+                    outcome.failure = failure.map(|e| (Status::LaunchError, e.to_string()));
+                }
             }
         }
         trials
@@ -262,10 +261,10 @@ impl<'a> Length<'a> {
                     identity: self.context.identity,
                     problem: &self.problem,
                     policy,
-                    mask: masks[trial.masked].pattern.mask(),
-                    dense_samples_us: dense,
-                    mask_samples_us: mask_builds[trial.masked],
-                    reorder_samples_us: reorders[trial.masked],
+                    pattern: masks[trial.masked].pattern(),
+                    dense_samples_us: &dense,
+                    mask_samples_us: &mask_builds[trial.masked],
+                    reorder_samples_us: &reorders[trial.masked],
                 };
                 record(shared, trial.config, trial.outcome)
             })

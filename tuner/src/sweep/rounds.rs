@@ -3,26 +3,34 @@
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-/// Calls `measure(item)` for each of `items` items once a round and returns each item's samples in the order taken.
-///
-/// # Errors
-/// The first error of `measure` ends the rounds.
+/// What came of one item: its samples in the order taken, and the error that ended them early, if one did.
+pub(crate) type Series<E> = (Vec<f64>, Option<E>);
+
+/// Calls `measure(item)` for each of `items` items once a round. An item that fails is not measured again; the others
+/// go on.
 pub(crate) fn interleave<E>(
     items: usize,
     rounds: u32,
     seed: u64,
     mut measure: impl FnMut(usize) -> Result<f64, E>,
-) -> Result<Vec<Vec<f64>>, E> {
+) -> Vec<Series<E>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut samples = vec![Vec::with_capacity(rounds as usize); items];
+    let mut series: Vec<Series<E>> =
+        (0..items).map(|_| (Vec::with_capacity(rounds as usize), None)).collect();
     let mut order: Vec<usize> = (0..items).collect();
     for _ in 0..rounds {
         order.shuffle(&mut rng);
         for &item in &order {
-            samples[item].push(measure(item)?);
+            let (samples, failure) = &mut series[item];
+            if failure.is_none() {
+                match measure(item) {
+                    Ok(sample) => samples.push(sample),
+                    Err(error) => *failure = Some(error),
+                }
+            }
         }
     }
-    Ok(samples)
+    series
 }
 
 #[cfg(test)]
@@ -32,12 +40,11 @@ mod tests {
     #[test]
     fn every_item_is_measured_once_a_round_in_changing_order() {
         let mut calls = Vec::new();
-        let samples = interleave(5, 4, 7, |item| {
+        let series = interleave(5, 4, 7, |item| {
             calls.push(item);
             Ok::<_, ()>(item as f64)
-        })
-        .unwrap();
-        assert!(samples.iter().enumerate().all(|(item, s)| s == &vec![item as f64; 4]));
+        });
+        assert!(series.iter().enumerate().all(|(item, s)| s == &(vec![item as f64; 4], None)));
         let rounds: Vec<&[usize]> = calls.chunks(5).collect();
         for round in &rounds {
             let mut sorted = round.to_vec();
@@ -54,11 +61,22 @@ mod tests {
             interleave(6, 3, seed, |item| {
                 calls.push(item);
                 Ok::<_, ()>(0.0)
-            })
-            .unwrap();
+            });
             calls
         };
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
+    }
+
+    #[test]
+    fn an_item_that_fails_is_left_alone_and_the_others_go_on() {
+        let mut calls = [0; 3];
+        let series = interleave(3, 5, 0, |item| {
+            calls[item] += 1;
+            if item == 1 && calls[1] == 3 { Err("gave out") } else { Ok(1.0) }
+        });
+        assert_eq!(calls, [5, 3, 5]);
+        assert_eq!(series[0], (vec![1.0; 5], None));
+        assert_eq!(series[1], (vec![1.0; 2], Some("gave out")));
     }
 }

@@ -1,6 +1,6 @@
 //! From a measured configuration to its record.
 
-use nabla_host::{BlockMask, Policy, Problem, cost, verify::Accuracy};
+use nabla_host::{BlockMask, Policy, Problem, backend::Pattern, cost, verify::Accuracy};
 use nabla_reports::{Identity, Record, Status};
 
 use super::{median, space::Config};
@@ -24,7 +24,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) problem: &'a Problem,
     pub(crate) policy: &'a Policy,
-    pub(crate) mask: Option<&'a BlockMask>,
+    /// What is computed; `None` where its mask could not be built.
+    pub(crate) pattern: Option<&'a Pattern>,
     pub(crate) dense_samples_us: &'a [f64],
     pub(crate) mask_samples_us: &'a [f64],
     pub(crate) reorder_samples_us: &'a [f64],
@@ -32,9 +33,11 @@ pub(crate) struct Shared<'a> {
 
 /// Makes the record of a trial.
 pub(crate) fn record(shared: Shared<'_>, config: Config, outcome: Outcome) -> Record {
-    let Shared { identity, problem, policy, mask, .. } = shared;
+    let Shared { identity, problem, policy, pattern, .. } = shared;
+    let mask = pattern.and_then(Pattern::mask);
     let (status, reason) = outcome.failure.unwrap_or((Status::Ok, String::new()));
-    let time = median(&outcome.samples_us);
+    // A time of something that failed would pass for a result.
+    let time = median(&outcome.samples_us).filter(|_| status == Status::Ok);
     let time_us = time.map(|t| t.median);
     let middle = |samples: &[f64]| median(samples).map(|m| m.median);
     let dense_us = middle(shared.dense_samples_us);
@@ -62,7 +65,7 @@ pub(crate) fn record(shared: Shared<'_>, config: Config, outcome: Outcome) -> Re
         kv_block: config.block.map_or(0, |b| b.kv_block as u64),
         block_m: config.tile.block_m as u64,
         block_n: config.tile.block_n as u64,
-        density: Some(mask.map_or(1.0, BlockMask::density)),
+        density: pattern.map(|_| mask.map_or(1.0, BlockMask::density)),
         time_us_median: time_us,
         time_us_ci_low: time.map(|t| t.ci_low),
         time_us_ci_high: time.map(|t| t.ci_high),

@@ -2,7 +2,7 @@
 
 use nabla_host::{
     Policy, Problem,
-    backend::Backend,
+    backend::{Backend, Orders},
     variant::{MaskBlock, TileConfig},
 };
 use serde::Serialize;
@@ -79,6 +79,13 @@ impl Space {
         let mut blocks: Vec<MaskBlock> = args.blocks.iter().map(|&b| MaskBlock::square(b)).collect();
         blocks.sort_unstable();
         blocks.dedup();
+        // What fits no length is told before anything runs.
+        for &block in &blocks {
+            let orders = Orders::new(problem, block)?;
+            for policy in &unique {
+                policy.static_bitmap(orders.q.layout(), orders.kv.layout())?;
+            }
+        }
         if blocks.is_empty() || tiles.is_empty() {
             return Err(usage("the space is empty: give at least one mask block and one tile".into()));
         }

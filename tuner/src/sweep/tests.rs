@@ -21,7 +21,11 @@ const FAILS_TO_LAUNCH: TileConfig = TileConfig { block_m: 32, block_n: 64 };
 const COMPUTES_WRONGLY: TileConfig = TileConfig { block_m: 64, block_n: 64 };
 const LEAVES_A_ROW: TileConfig = TileConfig { block_m: 64, block_n: 32 };
 const SOUND: TileConfig = TileConfig { block_m: 32, block_n: 32 };
+const GIVES_OUT_WHILE_TIMED: TileConfig = TileConfig { block_m: 32, block_n: 128 };
 const CANNOT_RUN: TileConfig = TileConfig { block_m: 128, block_n: 64 };
+
+/// Its mask cannot be built.
+const NO_MASK: Policy = Policy::Sparse { mass: Some(0.25), window: None };
 
 /// The CPU backend with faults planted in some tiles.
 struct Faulty(CpuBackend);
@@ -29,6 +33,7 @@ struct Faulty(CpuBackend);
 struct FaultyWorkspace<'a> {
     inner: Box<dyn Workspace + 'a>,
     launched: Option<TileConfig>,
+    launches_left: usize,
 }
 
 impl Backend for Faulty {
@@ -45,7 +50,7 @@ impl Backend for Faulty {
         self.0.variant(problem, block, tile)
     }
     fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {
-        Ok(Box::new(FaultyWorkspace { inner: self.0.load(qkv, orders)?, launched: None }))
+        Ok(Box::new(FaultyWorkspace { inner: self.0.load(qkv, orders)?, launched: None, launches_left: 2 }))
     }
 }
 
@@ -57,10 +62,17 @@ impl Workspace for FaultyWorkspace<'_> {
         self.inner.time_reorder()
     }
     fn build_mask(&mut self, policy: &Policy) -> Result<(Arc<BlockMask>, f64), BackendError> {
+        if *policy == NO_MASK {
+            return Err(BackendError::Launch { what: "mask building".into(), reason: "planted".into() });
+        }
         self.inner.build_mask(policy)
     }
     fn attention(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, BackendError> {
-        if variant.tile == FAILS_TO_LAUNCH {
+        let gives_out = variant.tile == GIVES_OUT_WHILE_TIMED && self.launches_left == 0;
+        if variant.tile == GIVES_OUT_WHILE_TIMED {
+            self.launches_left = self.launches_left.saturating_sub(1);
+        }
+        if variant.tile == FAILS_TO_LAUNCH || gives_out {
             return Err(BackendError::Launch { what: variant.id.to_string(), reason: "planted".into() });
         }
         self.launched = Some(variant.tile);
@@ -101,7 +113,8 @@ fn identity() -> Identity {
 fn sweep(policy: Policy) -> Vec<Record> {
     let backend = Faulty(CpuBackend::new(CpuOptions { threads: Some(2), isa: None, pin: false }).unwrap());
     let block = MaskBlock::square(64);
-    let tiles = vec![FAILS_TO_LAUNCH, COMPUTES_WRONGLY, LEAVES_A_ROW, SOUND, CANNOT_RUN];
+    let tiles =
+        vec![FAILS_TO_LAUNCH, COMPUTES_WRONGLY, LEAVES_A_ROW, SOUND, CANNOT_RUN, GIVES_OUT_WHILE_TIMED];
     let space = Space { lengths: vec![None], policies: vec![policy], blocks: vec![block], tiles };
     let identity = identity();
     let context = Context { backend: &backend, identity: &identity, space: &space, rounds: 7 };
@@ -109,7 +122,7 @@ fn sweep(policy: Policy) -> Vec<Record> {
     let sample = Arc::new(RowSample::all(512));
     let mut length = Length::new(context, qkv, sample).unwrap();
     let configs: Vec<Config> = space.configs(&policy);
-    length.run(&policy, &configs, &Progress::new(1.0)).unwrap()
+    length.run(&policy, &configs, &Progress::new(1.0))
 }
 
 #[test]
@@ -120,23 +133,36 @@ fn every_kind_of_failure_is_a_row_with_its_reason() {
             records.iter().find(|r| (r.block_m, r.block_n) == (tile.block_m as u64, tile.block_n as u64));
         found.unwrap_or_else(|| panic!("no row for {tile}"))
     };
-    assert_eq!(records.len(), 5);
+    assert_eq!(records.len(), 6);
     for (tile, status, words) in [
         (FAILS_TO_LAUNCH, Status::LaunchError, "planted"),
         (COMPUTES_WRONGLY, Status::Incorrect, "exceeds its budget"),
         (LEAVES_A_ROW, Status::Incorrect, "never written"),
         (CANNOT_RUN, Status::Ineligible, "128"),
+        (GIVES_OUT_WHILE_TIMED, Status::LaunchError, "planted"),
     ] {
         let row = of(tile);
         assert_eq!(row.status, status, "{tile}");
         assert!(row.reason.contains(words), "{tile}: {}", row.reason);
-        // What is wrong is not timed.
-        assert!(row.samples_us.is_empty() && row.time_us_median.is_none() && row.speedup_vs_dense.is_none());
+        // What is wrong has no time; the samples taken before it gave out are kept.
+        assert_eq!(row.samples_us.len(), if tile == GIVES_OUT_WHILE_TIMED { 1 } else { 0 }, "{tile}");
+        assert!(row.time_us_median.is_none() && row.speedup_vs_dense.is_none(), "{tile}");
     }
     let sound = of(SOUND);
     assert_eq!((sound.status, sound.reason.as_str()), (Status::Ok, ""));
     assert_eq!((sound.samples_us.len(), sound.mask_samples_us.len()), (7, 7));
     assert!(sound.kernel_rel_rmse.unwrap() <= sound.kernel_rel_rmse_budget.unwrap());
+}
+
+#[test]
+fn a_mask_that_cannot_be_built_costs_its_rows_only() {
+    let records = sweep(NO_MASK);
+    assert_eq!(records.len(), 6);
+    let (ineligible, failed): (Vec<&Record>, Vec<&Record>) =
+        records.iter().partition(|r| r.status == Status::Ineligible);
+    assert_eq!((ineligible.len(), failed.len()), (1, 5));
+    assert!(failed.iter().all(|r| r.status == Status::LaunchError && r.reason.contains("planted")));
+    assert!(records.iter().all(|r| r.density.is_none()));
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use half::{bf16, f16};
 
+use crate::simd::Storage;
+
 /// A storage type of Q, K and V. Arithmetic accumulates in f32 whatever the storage.
-pub trait Element: bytemuck::Pod + Send + Sync + sealed::Sealed {
+pub trait Element: bytemuck::Pod + Send + Sync + Storage {
     /// Widens to f32; exact for every element type.
     fn to_f32(self) -> f32;
     /// Rounds an f32 to the nearest representable value.
@@ -41,11 +43,4 @@ impl Element for bf16 {
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
     }
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for half::bf16 {}
 }

@@ -67,13 +67,11 @@ unsafe fn multiply<S: Simd, const CHAINS: usize>() -> f64 {
 }
 
 fn spin(executor: &Executor, pairs: bool) -> f64 {
-    let isa = executor.isa();
     let mut best = 0.0f64;
     for _ in 0..ROUNDS {
         let sum = Mutex::new(0.0);
         executor.run(|_| {
-            // SAFETY: an executor only exists for an instruction set this CPU has.
-            let gflops = unsafe { simd::dispatch(isa, pairs, Spin) };
+            let gflops = simd::dispatch(executor, pairs, Spin);
             *sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += gflops;
         });
         best = best.max(sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 
 use super::AttentionArgs;
-use super::pack::{self, Storage};
+use super::pack;
 use super::plan::{Chunk, KeyTile, Plan, QueryTile, Wave};
 use super::tile::{self, Operands, ScratchSizes, Workspace};
 use crate::simd::{self, Job, Simd};
-use crate::{Executor, Isa};
+use crate::{Element, Executor, Isa};
 
 /// Runs a launch whose arguments have been checked.
-pub(super) fn launch<T: Storage>(
+pub(super) fn launch<T: Element>(
     executor: &Executor,
     args: &AttentionArgs<'_, T>,
     out: &mut [f32],
@@ -29,8 +29,7 @@ pub(super) fn launch<T: Storage>(
         lse: lse.as_mut_ptr(),
         queues: plan.waves.iter().map(|_| Queues::default()).collect(),
     };
-    // SAFETY: an executor only exists for an instruction set this CPU has.
-    executor.run(|_| unsafe { simd::dispatch(executor.isa(), pairs, Worker(&launch)) });
+    executor.run(|_| simd::dispatch(executor, pairs, Worker(&launch)));
 }
 
 /// Work handed out one by one, and how much of it is finished.
@@ -94,7 +93,7 @@ unsafe impl<T: Sync> Sync for Launch<'_, T> {}
 /// What each thread runs.
 struct Worker<'a, T>(&'a Launch<'a, T>);
 
-impl<T: Storage> Job for Worker<'_, T> {
+impl<T: Element> Job for Worker<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -124,7 +123,7 @@ impl<T: Storage> Job for Worker<'_, T> {
     }
 }
 
-impl<T: Storage> Launch<'_, T> {
+impl<T: Element> Launch<'_, T> {
     /// Packed K and V of a head.
     #[inline(always)]
     unsafe fn packed(&self, wave: &Wave, head: usize) -> (*mut f32, *mut f32) {

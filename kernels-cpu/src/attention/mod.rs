@@ -23,8 +23,6 @@ mod plan;
 mod tests;
 mod tile;
 
-use half::{bf16, f16};
-
 pub use check::check_tile;
 
 use crate::{ArgumentError, Element, Executor};
@@ -116,21 +114,7 @@ pub fn attention_forward<T: Element>(
     out: &mut [f32],
     lse: &mut [f32],
 ) -> Result<(), ArgumentError> {
-    use std::any::TypeId;
     check::check(executor.isa(), args, out, lse)?;
-    if TypeId::of::<T>() == TypeId::of::<f32>() {
-        launch::launch::<f32>(executor, &retype(args), out, lse);
-    } else if TypeId::of::<T>() == TypeId::of::<f16>() {
-        launch::launch::<f16>(executor, &retype(args), out, lse);
-    } else {
-        launch::launch::<bf16>(executor, &retype(args), out, lse);
-    }
+    launch::launch(executor, args, out, lse);
     Ok(())
-}
-
-/// Names the same tensors by another type of the same size.
-fn retype<'a, T: Element, U: Element>(args: &AttentionArgs<'a, T>) -> AttentionArgs<'a, U> {
-    let AttentionArgs { shape, q, k, v, softmax_scale, pattern, tile } = *args;
-    let (q, k, v) = (bytemuck::cast_slice(q), bytemuck::cast_slice(k), bytemuck::cast_slice(v));
-    AttentionArgs { shape, q, k, v, softmax_scale, pattern, tile }
 }

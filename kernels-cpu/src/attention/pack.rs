@@ -1,56 +1,15 @@
-//! Copies of keys and values as the kernels read them, and the element types they are made from.
-
-use half::{bf16, f16};
+//! Copies of keys and values as the kernels read them.
 
 use super::plan::{Chunk, Layout};
 use crate::Element;
 use crate::simd::Simd;
-
-/// An element type the kernels load.
-pub(super) trait Storage: Element {
-    /// Whether two of them make a word for dot products.
-    const PAIRS: bool;
-
-    /// Loads and widens a vector.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set, and `p` points to `S::LANES` elements.
-    unsafe fn load<S: Simd>(p: *const Self) -> S::V;
-}
-
-impl Storage for f32 {
-    const PAIRS: bool = false;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::V {
-        // SAFETY: as the trait demands.
-        unsafe { S::load(p) }
-    }
-}
-
-impl Storage for f16 {
-    const PAIRS: bool = false;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::V {
-        // SAFETY: as the trait demands; f16 is a transparent u16.
-        unsafe { S::load_f16(p.cast()) }
-    }
-}
-
-impl Storage for bf16 {
-    const PAIRS: bool = true;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::V {
-        // SAFETY: as the trait demands; bf16 is a transparent u16.
-        unsafe { S::load_bf16(p.cast()) }
-    }
-}
 
 /// Writes `factor * src` as f32 to the start of `dst`, and zeros to the rest.
 ///
 /// # Safety
 /// The CPU has the instruction set; `dst` is at least as long as `src`.
 #[inline(always)]
-pub(super) unsafe fn widen<S: Simd, T: Storage>(src: &[T], factor: f32, dst: &mut [f32]) {
+pub(super) unsafe fn widen<S: Simd, T: Element>(src: &[T], factor: f32, dst: &mut [f32]) {
     debug_assert!(dst.len() >= src.len());
     let whole = src.len() - src.len() % S::LANES;
     for i in (0..whole).step_by(S::LANES) {
@@ -68,7 +27,7 @@ pub(super) unsafe fn widen<S: Simd, T: Storage>(src: &[T], factor: f32, dst: &mu
 
 /// Packs `src` as words of two: elements `2i` and `2i + 1`, a missing last one as 0; zeros to the rest of `dst`.
 #[inline(always)]
-pub(super) fn join<T: Storage>(src: &[T], dst: &mut [f32]) {
+pub(super) fn join<T: Element>(src: &[T], dst: &mut [f32]) {
     let src: &[u16] = bytemuck::cast_slice(src);
     let words = src.len().div_ceil(2);
     for (word, pair) in dst.iter_mut().zip(src.chunks(2)) {
@@ -80,7 +39,7 @@ pub(super) fn join<T: Storage>(src: &[T], dst: &mut [f32]) {
 
 /// Packs two rows as words of two: element `i` of both; zeros to the rest of `dst`.
 #[inline(always)]
-fn interleave<T: Storage>(first: &[T], second: Option<&[T]>, dst: &mut [f32]) {
+fn interleave<T: Element>(first: &[T], second: Option<&[T]>, dst: &mut [f32]) {
     let first: &[u16] = bytemuck::cast_slice(first);
     let (head, tail) = dst.split_at_mut(first.len());
     match second {
@@ -101,7 +60,7 @@ fn interleave<T: Storage>(first: &[T], second: Option<&[T]>, dst: &mut [f32]) {
 /// # Safety
 /// The CPU has the instruction set.
 #[inline(always)]
-pub(super) unsafe fn pack_chunk<S: Simd, T: Storage>(
+pub(super) unsafe fn pack_chunk<S: Simd, T: Element>(
     layout: &Layout,
     head_dim: usize,
     k: &[T],

@@ -16,8 +16,9 @@
 use std::f32::consts::LN_2;
 
 use super::micro;
-use super::pack::{self, Storage};
+use super::pack;
 use super::plan::{KeyTile, Keys, Layout};
+use crate::Element;
 use crate::simd::Simd;
 
 /// Where the operands of one query tile are.
@@ -121,7 +122,7 @@ pub(super) struct Workspace<'a> {
 /// # Safety
 /// The CPU has the instruction set, `keys` names rows inside `op.k` and `op.v`, `work` fits the layout and the tile.
 #[inline(always)]
-pub(super) unsafe fn query_tile<S: Simd, T: Storage>(
+pub(super) unsafe fn query_tile<S: Simd, T: Element>(
     op: &Operands<'_, T>,
     layout: &Layout,
     mut keys: Keys<'_>,
@@ -182,7 +183,7 @@ pub(super) unsafe fn query_tile<S: Simd, T: Storage>(
 
 /// Transposes the queries of a group into `scratch.q`.
 #[inline(always)]
-unsafe fn load_queries<S: Simd, T: Storage>(
+unsafe fn load_queries<S: Simd, T: Element>(
     op: &Operands<'_, T>,
     layout: &Layout,
     sign: f32,

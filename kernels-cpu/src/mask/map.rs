@@ -4,10 +4,10 @@
 //! 6 query rows times one panel, accumulators in registers. Every score is the same chain of multiply-adds over
 //! `head_dim` wherever it stands in a panel, so equal keys have bitwise equal scores.
 
-use super::vector::{Kernel, Vector, dispatch, panel_width};
+use crate::simd::{self, Job, Simd};
 use crate::{Executor, executor::Buffer, queue};
 
-/// Rows of the microkernel, see [`Vector::PANEL`].
+/// Rows of the microkernel, see [`Simd::NV`].
 const ROWS: usize = 6;
 /// Rows of a tile: a panel read from the second-level cache is used four times from the first.
 pub(super) const TILE_ROWS: usize = 4 * ROWS;
@@ -29,7 +29,7 @@ impl<'a> Panels<'a> {
         kv_blocks: usize,
         head_dim: usize,
     ) -> Self {
-        let width = panel_width(executor.isa());
+        let width = simd::dispatch(executor, false, Width);
         let per_head = kv_blocks.div_ceil(width);
         let heads = pooled_k.len() / (kv_blocks * head_dim);
         let packed = buffer.words(heads * per_head * width * head_dim);
@@ -83,19 +83,14 @@ pub(super) struct MapKernel<'a> {
 }
 
 impl MapKernel<'_> {
-    /// Computes the tile with the vectors of the executor.
-    pub(super) fn compute(self, executor: &Executor) {
-        dispatch(executor.isa(), self);
-    }
-
-    /// Computes the panels of width `N * V::LANES`.
+    /// Computes the panels of width `N * S::LANES`.
     ///
     /// # Safety
-    /// The instruction set of `V` must be present.
+    /// The instruction set of `S` must be present.
     #[inline(always)]
-    unsafe fn panels_of<V: Vector, const N: usize>(self) {
+    unsafe fn panels_of<S: Simd, const N: usize>(self) {
         let Self { queries, panels, head_dim, scale, scores } = self;
-        let width = N * V::LANES;
+        let width = N * S::LANES;
         let row_len = panels.len() / head_dim;
         let rows = queries.len() / head_dim;
         assert!(rows <= TILE_ROWS && scores.len() == TILE_ROWS * row_len && row_len.is_multiple_of(width));
@@ -108,21 +103,21 @@ impl MapKernel<'_> {
                 // SAFETY: each `q` has `head_dim` elements and the panel `head_dim * width`; `first + r` is below
                 // TILE_ROWS, a multiple of ROWS, so the stores lie within `scores` by the assertion above.
                 unsafe {
-                    let mut acc = [[V::splat(0.0); N]; ROWS];
+                    let mut acc = [[S::splat(0.0); N]; ROWS];
                     for c in 0..head_dim {
-                        let k: [V; N] =
-                            std::array::from_fn(|n| V::load(panel.as_ptr().add(c * width + n * V::LANES)));
+                        let k: [S::V; N] =
+                            std::array::from_fn(|n| S::load(panel.as_ptr().add(c * width + n * S::LANES)));
                         for r in 0..ROWS {
-                            let x = V::splat(*q[r].add(c));
+                            let x = S::splat(*q[r].add(c));
                             for n in 0..N {
-                                acc[r][n] = V::mul_add(x, k[n], acc[r][n]);
+                                acc[r][n] = S::fma(x, k[n], acc[r][n]);
                             }
                         }
                     }
                     for (r, row) in acc.iter().enumerate() {
                         for (n, &x) in row.iter().enumerate() {
-                            let at = (first + r) * row_len + p * width + n * V::LANES;
-                            V::store(V::mul(x, V::splat(scale)), scores.as_mut_ptr().add(at));
+                            let at = (first + r) * row_len + p * width + n * S::LANES;
+                            S::store(scores.as_mut_ptr().add(at), S::mul(x, S::splat(scale)));
                         }
                     }
                 }
@@ -131,15 +126,29 @@ impl MapKernel<'_> {
     }
 }
 
-impl Kernel for MapKernel<'_> {
+/// Returns the elements of a panel.
+struct Width;
+
+impl Job for Width {
+    type Output = usize;
+
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        // SAFETY: the instruction set is the caller's. `V::PANEL` is a constant: one branch is compiled.
+    unsafe fn run<S: Simd>(self) -> usize {
+        S::NV * S::LANES
+    }
+}
+
+impl Job for MapKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the instruction set is the caller's. `S::NV` is a constant: one branch is compiled.
         unsafe {
-            match V::PANEL {
-                4 => self.panels_of::<V, 4>(),
-                2 => self.panels_of::<V, 2>(),
-                _ => self.panels_of::<V, 1>(),
+            match S::NV {
+                4 => self.panels_of::<S, 4>(),
+                2 => self.panels_of::<S, 2>(),
+                _ => self.panels_of::<S, 1>(),
             }
         }
     }

@@ -19,7 +19,6 @@ mod row;
 mod select;
 #[cfg(test)]
 mod tests;
-mod vector;
 
 pub use lists::expand_lists;
 pub use pool::pool_blocks;

@@ -1,13 +1,7 @@
 //! Block mean pooling: reads Q or K once, at the speed of memory.
 
-use std::any::TypeId;
-
-use half::{bf16, f16};
-
-use super::{
-    check_len, check_multiple, check_positive,
-    vector::{Kernel, Storage, Vector, dispatch},
-};
+use super::{check_len, check_multiple, check_positive};
+use crate::simd::{self, Job, Simd};
 use crate::{ArgumentError, Element, Executor, queue};
 
 /// Blocks a thread takes at a time: 128 KiB of f32 at the usual 64 tokens of 128 elements, some 10 us of reading.
@@ -47,21 +41,6 @@ pub fn pool_blocks<T: Element>(
     let batch_heads = check_multiple("x", x.len(), seqlen.saturating_mul(head_dim))?;
     check_len("pooled", pooled.len(), batch_heads * blocks * head_dim)?;
 
-    // `Element` is sealed: these three are all there are.
-    let element = TypeId::of::<T>();
-    if element == TypeId::of::<f32>() {
-        pool::<f32>(executor, bytemuck::cast_slice(x), head_dim, starts, pooled);
-    } else if element == TypeId::of::<f16>() {
-        pool::<f16>(executor, bytemuck::cast_slice(x), head_dim, starts, pooled);
-    } else {
-        pool::<bf16>(executor, bytemuck::cast_slice(x), head_dim, starts, pooled);
-    }
-    Ok(())
-}
-
-fn pool<T: Storage>(executor: &Executor, x: &[T], head_dim: usize, starts: &[u32], pooled: &mut [f32]) {
-    let blocks = starts.len() - 1;
-    let seqlen = starts[blocks] as usize;
     let items = pooled.chunks_mut(BLOCKS_PER_ITEM * head_dim).enumerate();
     queue::for_each(
         executor,
@@ -73,10 +52,12 @@ fn pool<T: Storage>(executor: &Executor, x: &[T], head_dim: usize, starts: &[u32
                 let (head, block) = (row / blocks, row % blocks);
                 let tokens = starts[block] as usize..starts[block + 1] as usize;
                 let at = |token: usize| (head * seqlen + token) * head_dim;
-                dispatch(executor.isa(), MeanKernel { tokens: &x[at(tokens.start)..at(tokens.end)], mean });
+                let tokens = &x[at(tokens.start)..at(tokens.end)];
+                simd::dispatch(executor, false, MeanKernel { tokens, mean });
             }
         },
     );
+    Ok(())
 }
 
 /// The mean of one block: `tokens` is `[n, mean.len()]`.
@@ -85,22 +66,24 @@ struct MeanKernel<'a, T> {
     mean: &'a mut [f32],
 }
 
-impl<T: Storage> Kernel for MeanKernel<'_, T> {
+impl<T: Element> Job for MeanKernel<'_, T> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
+    unsafe fn run<S: Simd>(self) {
         let Self { tokens, mean } = self;
         let dim = mean.len();
         let mut column = 0;
         // Eight vectors at a time hide the latency of the additions; at 128 x f32 on AVX-512 that is a whole token.
-        while column + 8 * V::LANES <= dim {
+        while column + 8 * S::LANES <= dim {
             // SAFETY: the columns lie within the token; the instruction set is the caller's.
-            unsafe { mean_of_columns::<V, T, 8>(tokens, mean, column) };
-            column += 8 * V::LANES;
+            unsafe { mean_of_columns::<S, T, 8>(tokens, mean, column) };
+            column += 8 * S::LANES;
         }
-        while column + 2 * V::LANES <= dim {
+        while column + 2 * S::LANES <= dim {
             // SAFETY: as above.
-            unsafe { mean_of_columns::<V, T, 2>(tokens, mean, column) };
-            column += 2 * V::LANES;
+            unsafe { mean_of_columns::<S, T, 2>(tokens, mean, column) };
+            column += 2 * S::LANES;
         }
         for column in column..dim {
             let sum: f32 = tokens[column..].iter().step_by(dim).map(|x| x.to_f32()).sum();
@@ -112,9 +95,9 @@ impl<T: Storage> Kernel for MeanKernel<'_, T> {
 /// Averages `N` vectors of columns from `column` on.
 ///
 /// # Safety
-/// `column + N * V::LANES <= mean.len()`, and the instruction set of `V` is present.
+/// `column + N * S::LANES <= mean.len()`, and the instruction set of `S` is present.
 #[inline(always)]
-unsafe fn mean_of_columns<V: Vector, T: Storage, const N: usize>(
+unsafe fn mean_of_columns<S: Simd, T: Element, const N: usize>(
     tokens: &[T],
     mean: &mut [f32],
     column: usize,
@@ -122,14 +105,14 @@ unsafe fn mean_of_columns<V: Vector, T: Storage, const N: usize>(
     let count = (tokens.len() / mean.len()) as f32;
     // SAFETY: each token has `mean.len()` elements, so the vectors lie within it and within `mean`.
     unsafe {
-        let mut sums = [V::splat(0.0); N];
+        let mut sums = [S::splat(0.0); N];
         for token in tokens.chunks_exact(mean.len()) {
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = V::add(*sum, T::load::<V>(token.as_ptr().add(column + i * V::LANES)));
+                *sum = S::add(*sum, T::load::<S>(token.as_ptr().add(column + i * S::LANES)));
             }
         }
         for (i, sum) in sums.into_iter().enumerate() {
-            V::store(V::div(sum, V::splat(count)), mean.as_mut_ptr().add(column + i * V::LANES));
+            S::store(mean.as_mut_ptr().add(column + i * S::LANES), S::div(sum, S::splat(count)));
         }
     }
 }

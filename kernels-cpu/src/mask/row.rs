@@ -12,7 +12,7 @@
 //! Few candidates, or equal ones, are then sorted and walked. Nothing is normalised: the probabilities are
 //! `exp(score - max)`, the bound is `(1 - mass) * total`.
 
-use super::vector::{Kernel, Vector};
+use crate::simd::{Job, Simd};
 
 /// Candidates that are cheaper to sort than to halve once more.
 const SORTED_CANDIDATES: usize = 32;
@@ -36,11 +36,13 @@ pub(super) struct RowKernel<'a> {
     pub(super) candidates: &'a mut Vec<u64>,
 }
 
-impl Kernel for RowKernel<'_> {
+impl Job for RowKernel<'_> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
+    unsafe fn run<S: Simd>(self) {
         let Self { scores, blocks, mass, allowed, bits, candidates } = self;
-        assert!(scores.len().is_multiple_of(V::LANES) && scores.len() <= bits.len() * 64);
+        assert!(scores.len().is_multiple_of(S::LANES) && scores.len() <= bits.len() * 64);
         scores[blocks..].fill(f32::NEG_INFINITY);
         if let Some(allowed) = allowed {
             for (j, score) in scores[..blocks].iter_mut().enumerate() {
@@ -51,107 +53,82 @@ impl Kernel for RowKernel<'_> {
         }
         // SAFETY: `scores` is whole vectors; the instruction set is the caller's.
         unsafe {
-            exp_minus_max::<V>(scores);
+            let numbers = exp_minus_max::<S>(scores);
             let probabilities = &*scores;
             // Scores are at most the maximum, so this is the sum of all.
-            let (total, _) = below::<V>(probabilities, f32::INFINITY);
+            let (total, _) = below::<S>(probabilities, f32::INFINITY);
             let bound = (1.0 - mass) * total;
-            // A row with a score that is not finite has no order: keep it whole, so that attention shows the NaN.
-            if bound <= 0.0 || !total.is_finite() {
+            // A row with a NaN has no order: keep it whole, so that attention shows the NaN.
+            if bound <= 0.0 || !numbers {
                 bits.fill(u64::MAX);
                 return;
             }
-            let cut = Cut::find::<V>(probabilities, blocks, bound, candidates);
-            cut.write::<V>(probabilities, bits);
+            let cut = Cut::find::<S>(probabilities, blocks, bound, candidates);
+            cut.write::<S>(probabilities, bits);
         }
     }
 }
 
-/// Replaces scores by `exp(score - max)`, accurate to some units in the last place; below exp(-87) it is 0.
+/// Replaces scores by `exp(score - max)`, and says whether all of them are numbers.
+///
+/// A weight rounds by 2 units for every 1 of `max - score`, and by one more: next to 1 that is below 1e-7.
 ///
 /// # Safety
-/// `scores` is whole vectors, and the instruction set of `V` is present.
+/// `scores` is whole vectors, and the instruction set of `S` is present.
 #[inline(always)]
-unsafe fn exp_minus_max<V: Vector>(scores: &mut [f32]) {
-    // ln(2)^k / k!: at |f| <= 1/2 the next term is below 6e-9.
-    const COEFFICIENTS: [f32; 8] = {
-        let mut c = [1.0; 8];
-        let mut exact = 1.0;
-        let mut k = 1;
-        while k < 8 {
-            exact *= std::f64::consts::LN_2 / k as f64;
-            c[k] = exact as f32;
-            k += 1;
-        }
-        c
-    };
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    const LOG2_E_REST: f32 = (std::f64::consts::LOG2_E - LOG2_E as f64) as f32;
-    // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // exp(-87) is the last power of e that is a normal number.
-    const LOWEST: f32 = -87.0;
-
-    // SAFETY: steps of LANES through whole vectors.
+unsafe fn exp_minus_max<S: Simd>(scores: &mut [f32]) -> bool {
+    // SAFETY: steps of LANES through whole vectors, of which none has more than 16.
     unsafe {
-        let mut max = V::splat(f32::NEG_INFINITY);
-        for at in scores.chunks_exact(V::LANES) {
-            max = V::max(max, V::load(at.as_ptr()));
+        let mut max = S::splat(f32::NEG_INFINITY);
+        for at in scores.chunks_exact(S::LANES) {
+            max = S::max(max, S::load(at.as_ptr()));
         }
         let mut lanes = [f32::NEG_INFINITY; 16];
-        V::store(max, lanes.as_mut_ptr());
-        let max = V::splat(lanes.into_iter().fold(f32::NEG_INFINITY, f32::max));
+        S::store(lanes.as_mut_ptr(), max);
+        let max = S::splat(lanes.into_iter().fold(f32::NEG_INFINITY, f32::max));
 
-        for at in scores.chunks_exact_mut(V::LANES) {
-            let difference = V::sub(V::load(at.as_ptr()), max);
-            // `max` keeps a NaN of its second operand.
-            let d = V::max(V::splat(LOWEST), difference);
-            let shifted = V::mul_add(d, V::splat(LOG2_E), V::splat(ROUND));
-            let n = V::sub(shifted, V::splat(ROUND));
-            // d * log2(e) - n with the product unrounded, where the instruction set can.
-            let f = V::mul_add(d, V::splat(LOG2_E), V::sub(V::splat(0.0), n));
-            let f = V::mul_add(d, V::splat(LOG2_E_REST), f);
-            let mut p = V::splat(COEFFICIENTS[7]);
-            for k in (0..7).rev() {
-                p = V::mul_add(p, f, V::splat(COEFFICIENTS[k]));
-            }
-            let p = V::mul(p, V::pow2_of_low_bits(shifted));
-            let p = V::sub(p, V::where_lt(difference, V::splat(LOWEST), p));
-            V::store(p, at.as_mut_ptr());
+        let log2_e = S::splat(std::f32::consts::LOG2_E);
+        // One NaN makes a sum NaN.
+        let mut sum = S::splat(0.0);
+        for at in scores.chunks_exact_mut(S::LANES) {
+            let p = S::exp2(S::mul(S::sub(S::load(at.as_ptr()), max), log2_e));
+            sum = S::add(sum, p);
+            S::store(at.as_mut_ptr(), p);
         }
+        !S::any_ne(sum, sum)
     }
 }
 
 /// Returns the sum and the number of the elements below `pivot`.
 ///
 /// # Safety
-/// `row` is whole vectors, and the instruction set of `V` is present.
+/// `row` is whole vectors, and the instruction set of `S` is present.
 #[inline(always)]
-unsafe fn below<V: Vector>(row: &[f32], pivot: f32) -> (f64, usize) {
+unsafe fn below<S: Simd>(row: &[f32], pivot: f32) -> (f64, usize) {
     // SAFETY: steps of LANES through whole vectors.
     unsafe {
-        let (limit, one) = (V::splat(pivot), V::splat(1.0));
-        let (mut total, mut count) = (0.0, V::splat(0.0));
-        for part in row.chunks(VECTORS_PER_SUM * V::LANES) {
-            let mut sums = [V::splat(0.0); 4];
-            let mut counts = [V::splat(0.0); 4];
-            let mut groups = part.chunks_exact(4 * V::LANES);
+        let (limit, one) = (S::splat(pivot), S::splat(1.0));
+        let (mut total, mut count) = (0.0, S::splat(0.0));
+        for part in row.chunks(VECTORS_PER_SUM * S::LANES) {
+            let mut sums = [S::splat(0.0); 4];
+            let mut counts = [S::splat(0.0); 4];
+            let mut groups = part.chunks_exact(4 * S::LANES);
             for group in &mut groups {
                 for i in 0..4 {
-                    let x = V::load(group.as_ptr().add(i * V::LANES));
-                    sums[i] = V::add(sums[i], V::where_lt(x, limit, x));
-                    counts[i] = V::add(counts[i], V::where_lt(x, limit, one));
+                    let x = S::load(group.as_ptr().add(i * S::LANES));
+                    sums[i] = S::add(sums[i], S::where_lt(x, limit, x));
+                    counts[i] = S::add(counts[i], S::where_lt(x, limit, one));
                 }
             }
-            for at in groups.remainder().chunks_exact(V::LANES) {
-                let x = V::load(at.as_ptr());
-                sums[0] = V::add(sums[0], V::where_lt(x, limit, x));
-                counts[0] = V::add(counts[0], V::where_lt(x, limit, one));
+            for at in groups.remainder().chunks_exact(S::LANES) {
+                let x = S::load(at.as_ptr());
+                sums[0] = S::add(sums[0], S::where_lt(x, limit, x));
+                counts[0] = S::add(counts[0], S::where_lt(x, limit, one));
             }
-            total += V::sum(V::add(V::add(sums[0], sums[1]), V::add(sums[2], sums[3])));
-            count = V::add(count, V::add(V::add(counts[0], counts[1]), V::add(counts[2], counts[3])));
+            total += S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
+            count = S::add(count, S::add(S::add(counts[0], counts[1]), S::add(counts[2], counts[3])));
         }
-        (total, V::sum(count) as usize)
+        (total, S::sum(count) as usize)
     }
 }
 
@@ -166,19 +143,19 @@ impl<'a> Cut<'a> {
     /// Finds the longest ascending prefix whose sum is below `bound`, 0 < `bound` <= total.
     ///
     /// # Safety
-    /// `row` is whole vectors, and the instruction set of `V` is present.
+    /// `row` is whole vectors, and the instruction set of `S` is present.
     #[inline(always)]
-    unsafe fn find<V: Vector>(row: &[f32], blocks: usize, bound: f64, candidates: &'a mut Vec<u64>) -> Self {
+    unsafe fn find<S: Simd>(row: &[f32], blocks: usize, bound: f64, candidates: &'a mut Vec<u64>) -> Self {
         // Elements below bound / blocks cannot sum to the bound: a first `low`, a little less for rounding.
         let mut low = ((bound / blocks as f64 * (1.0 - 1e-5)) as f32).to_bits();
         let mut high = 1f32.to_bits() + 1;
         // SAFETY: as for this function.
         unsafe {
-            let (mut sum_low, mut count_low) = below::<V>(row, f32::from_bits(low));
+            let (mut sum_low, mut count_low) = below::<S>(row, f32::from_bits(low));
             let mut count_high = row.len();
             while high - low > 1 && count_high - count_low > SORTED_CANDIDATES {
                 let middle = low + (high - low) / 2;
-                let (sum, count) = below::<V>(row, f32::from_bits(middle));
+                let (sum, count) = below::<S>(row, f32::from_bits(middle));
                 if sum < bound {
                     (low, sum_low, count_low) = (middle, sum, count);
                 } else {
@@ -187,12 +164,12 @@ impl<'a> Cut<'a> {
             }
 
             candidates.clear();
-            let (from, to) = (V::splat(f32::from_bits(low)), V::splat(f32::from_bits(high)));
-            for (v, at) in row.chunks_exact(V::LANES).enumerate() {
-                let x = V::load(at.as_ptr());
-                let mut lanes = V::lt(x, to) & !V::lt(x, from);
+            let (from, to) = (S::splat(f32::from_bits(low)), S::splat(f32::from_bits(high)));
+            for (v, at) in row.chunks_exact(S::LANES).enumerate() {
+                let x = S::load(at.as_ptr());
+                let mut lanes = S::lt(x, to) & !S::lt(x, from);
                 while lanes != 0 {
-                    let j = v * V::LANES + lanes.trailing_zeros() as usize;
+                    let j = v * S::LANES + lanes.trailing_zeros() as usize;
                     candidates.push(u64::from(row[j].to_bits()) << 32 | j as u64);
                     lanes &= lanes - 1;
                 }
@@ -220,18 +197,18 @@ impl<'a> Cut<'a> {
     /// Writes the kept blocks of `row`; what is past its last vector is 0.
     ///
     /// # Safety
-    /// `row` is whole vectors and at most `bits.len() * 64` long; the instruction set of `V` is present.
+    /// `row` is whole vectors and at most `bits.len() * 64` long; the instruction set of `S` is present.
     #[inline(always)]
-    unsafe fn write<V: Vector>(self, row: &[f32], bits: &mut [u64]) {
+    unsafe fn write<S: Simd>(self, row: &[f32], bits: &mut [u64]) {
         bits.fill(0);
         // SAFETY: steps of LANES through whole vectors.
-        let limit = unsafe { V::splat(self.low) };
+        let limit = unsafe { S::splat(self.low) };
         for (word, part) in bits.iter_mut().zip(row.chunks(64)) {
-            for (v, at) in part.chunks_exact(V::LANES).enumerate() {
+            for (v, at) in part.chunks_exact(S::LANES).enumerate() {
                 // SAFETY: as above.
-                let less = unsafe { V::lt(V::load(at.as_ptr()), limit) };
-                let kept = !u64::from(less) & (u64::MAX >> (64 - V::LANES));
-                *word |= kept << (v * V::LANES);
+                let less = unsafe { S::lt(S::load(at.as_ptr()), limit) };
+                let kept = !u64::from(less) & (u64::MAX >> (64 - S::LANES));
+                *word |= kept << (v * S::LANES);
             }
         }
         for &block in self.dropped {

@@ -4,9 +4,8 @@ use super::{
     check_len, check_multiple, check_positive,
     map::{MapKernel, Panels, TILE_ROWS},
     row::RowKernel,
-    vector::dispatch,
 };
-use crate::{ArgumentError, Executor, queue};
+use crate::{ArgumentError, Executor, queue, simd};
 
 /// Arguments of [`select_blocks`].
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +37,7 @@ pub struct SelectArgs<'a> {
 /// empty only if nothing is allowed. Blocks of `always` are added, and nothing outside `allowed` is kept.
 ///
 /// With `mass` `None` no map is computed: the result is `always & allowed`, and a row that this leaves empty is
-/// empty (count 0). A row with a pooled score that is not finite keeps every allowed block.
+/// empty (count 0). A row with an allowed pooled score of NaN or infinity keeps every allowed block.
 ///
 /// Probabilities are f32, sums are accurate to 1e-6 of a row: a selection differs from one in exact arithmetic
 /// only where a cumulative sum is that close to `1 - mass`. It is the same for any number of threads. Memory
@@ -81,24 +80,22 @@ pub fn select_blocks(
         scratch,
         |(loan, candidates), (head, (tile, ((bitmap, counts), queries)))| {
             let scores = loan.words(TILE_ROWS * panels.row_len());
-            MapKernel {
+            let kernel = MapKernel {
                 queries,
                 panels: panels.head(head),
                 head_dim: args.head_dim,
                 scale: args.softmax_scale,
                 scores: &mut *scores,
-            }
-            .compute(executor);
+            };
+            simd::dispatch(executor, false, kernel);
             let rows =
                 bitmap.chunks_exact_mut(words).zip(counts).zip(scores.chunks_exact_mut(panels.row_len()));
             for (i, ((bits, count), scores)) in rows.enumerate() {
                 let row = tile * TILE_ROWS + i;
                 let allowed = args.allowed.map(|allowed| &allowed[row * words..][..words]);
                 let mass = f64::from(mass);
-                dispatch(
-                    executor.isa(),
-                    RowKernel { scores, blocks: kv_blocks, mass, allowed, bits, candidates },
-                );
+                let kernel = RowKernel { scores, blocks: kv_blocks, mass, allowed, bits, candidates };
+                simd::dispatch(executor, false, kernel);
                 *count = finish(args, row, kv_blocks, bits);
             }
         },

@@ -334,6 +334,20 @@ fn a_row_with_a_score_that_is_not_finite_keeps_what_is_allowed() {
     }
 }
 
+#[test]
+fn a_key_that_is_not_a_number_keeps_every_row_of_its_head_whole() {
+    for executor in executors() {
+        let mut case = Case::new(3, 70, 0.2);
+        case.k[5 * case.dim] = f32::NAN; // block 5 of head 0
+        let bitmap = case.select(&executor);
+        assert_eq!(bitmap[..6], [u64::MAX, 0b11_1111].repeat(3));
+        assert_ne!(bitmap[6..], [u64::MAX, 0b11_1111].repeat(3));
+        // Where the block is not allowed, its score plays no part.
+        case.allowed = Some([!(1 << 5), 0b11_1111].repeat(3));
+        assert_ne!(case.select(&executor)[..2], [!(1 << 5), 0b11_1111]);
+    }
+}
+
 fn check_pooling<T: Element>(executor: &Executor, dim: usize, starts: &[u32]) {
     let seqlen = *starts.last().unwrap() as usize;
     let x: Vec<T> = noise(dim as u64, 3 * seqlen * dim).into_iter().map(T::from_f32).collect();

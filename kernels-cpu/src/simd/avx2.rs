@@ -20,73 +20,38 @@ impl Simd for Avx2 {
     const WORD: usize = 1;
     type V = __m256;
 
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn splat_word(p: *const u32) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set and the pointer.
-        unsafe { _mm256_set1_ps(f32::from_bits(p.read_unaligned())) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set and 8 words.
-        unsafe { _mm256_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn load_f16(p: *const u16) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set and 8 halves.
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set and 8 halves.
-        unsafe {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    operations! {
+        fn splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
+        fn splat_word(p: *const u32) -> __m256 { _mm256_set1_ps(f32::from_bits(p.read_unaligned())) }
+        fn load(p: *const f32) -> __m256 { _mm256_loadu_ps(p) }
+        fn load_f16(p: *const u16) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        fn load_bf16(p: *const u16) -> __m256 {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))
         }
+        fn store(p: *mut f32, v: __m256) -> () { _mm256_storeu_ps(p, v) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        fn any_ne(a: __m256, b: __m256) -> bool { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(a, b)) != 0 }
+        fn lt(a: __m256, b: __m256) -> u32 { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) as u32 }
+        fn where_lt(a: __m256, limit: __m256, value: __m256) -> __m256 {
+            _mm256_and_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(a, limit), value)
+        }
+        fn dot(acc: __m256, a: __m256, b: __m256) -> __m256 { _mm256_fmadd_ps(a, b, acc) }
     }
+
     #[inline(always)]
-    unsafe fn store(p: *mut f32, v: __m256) {
-        // SAFETY: the caller vouches for the instruction set and 8 words.
-        unsafe { _mm256_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    unsafe fn max(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn any_ne(a: __m256, b: __m256) -> bool {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(a, b)) != 0 }
-    }
-    #[inline(always)]
-    unsafe fn dot(acc: __m256, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm256_fmadd_ps(a, b, acc) }
+    unsafe fn sum(a: __m256) -> f64 {
+        // SAFETY: register operations; the caller vouches for the instruction set.
+        unsafe {
+            let (low, high) = (_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let four = _mm256_add_pd(_mm256_cvtps_pd(low), _mm256_cvtps_pd(high));
+            let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
     }
     #[inline(always)]
     unsafe fn pair(first: __m256, _second: __m256) -> __m256 {

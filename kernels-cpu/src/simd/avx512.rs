@@ -81,68 +81,35 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     const WORD: usize = if BF16 { 2 } else { 1 };
     type V = __m512;
 
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm512_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn splat_word(p: *const u32) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set and the pointer.
-        unsafe { _mm512_set1_ps(f32::from_bits(p.read_unaligned())) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set and 16 words.
-        unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn load_f16(p: *const u16) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set and 16 halves.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set and 16 halves.
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+    operations! {
+        fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn splat_word(p: *const u32) -> __m512 { _mm512_set1_ps(f32::from_bits(p.read_unaligned())) }
+        fn load(p: *const f32) -> __m512 { _mm512_loadu_ps(p) }
+        fn load_f16(p: *const u16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        fn load_bf16(p: *const u16) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))))
+        }
+        fn store(p: *mut f32, v: __m512) -> () { _mm512_storeu_ps(p, v) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn any_ne(a: __m512, b: __m512) -> bool { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(a, b) != 0 }
+        fn lt(a: __m512, b: __m512) -> u32 { u32::from(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b)) }
+        fn where_lt(a: __m512, limit: __m512, value: __m512) -> __m512 {
+            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, limit), value)
         }
     }
+
     #[inline(always)]
-    unsafe fn store(p: *mut f32, v: __m512) {
-        // SAFETY: the caller vouches for the instruction set and 16 words.
-        unsafe { _mm512_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    unsafe fn max(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn any_ne(a: __m512, b: __m512) -> bool {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(a, b) != 0 }
+    unsafe fn sum(a: __m512) -> f64 {
+        // SAFETY: register operations; the caller vouches for the instruction set.
+        unsafe {
+            let (low, high) = (_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(low), _mm512_cvtps_pd(high)))
+        }
     }
     #[inline(always)]
     unsafe fn dot(acc: __m512, a: __m512, b: __m512) -> __m512 {

@@ -4,15 +4,30 @@
 //! compiled for the instruction set, and everything below is inlined into that function. The trait works on
 //! 32-bit *words*: a word is an f32, or a pair of bf16 where the CPU multiplies pairs (`WORD == 2`).
 
+/// Writes operations of [`Simd`]: each body relies on the contract of the trait and on nothing else.
+#[cfg(target_arch = "x86_64")]
+macro_rules! operations {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty { $body:expr })*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $type),*) -> $out {
+            // SAFETY: the caller vouches for the instruction set and for whole vectors behind pointers.
+            unsafe { $body }
+        }
+    )*};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+mod storage;
 #[cfg(test)]
 mod tests;
 
-use crate::Isa;
+pub(crate) use storage::Storage;
+
+use crate::{Executor, Isa};
 
 /// Coefficients of 2^f on [0, 1], lowest first: minimax in relative error, 1.9e-9 before rounding.
 ///
@@ -29,11 +44,11 @@ pub(crate) const EXP2_MIN: f32 = -126.0;
 /// # Safety
 /// Every function may only be called where the CPU has the instruction set, and pointers must be valid for the
 /// whole vector they name (no alignment needed).
-pub(crate) trait Simd: Copy + 'static {
+pub trait Simd: Copy + 'static {
     /// 32-bit words of a vector.
     const LANES: usize;
-    /// Vectors of queries a micro kernel holds: 6 keys x `NV` accumulators, `NV` operands and one broadcast
-    /// fit the register file.
+    /// Vectors a row of a micro kernel holds: 6 x `NV` accumulators, `NV` operands and one broadcast fit the
+    /// register file.
     const NV: usize;
     /// Elements per word of [`Simd::dot`]: 1 (f32) or 2 (bf16 pairs).
     const WORD: usize;
@@ -58,12 +73,20 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b`.
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`.
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger; `b` where either is NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    /// Whether any lane of `a` differs from `b`.
+    /// Whether any lane of `a` differs from `b`; NaN differs from everything.
     unsafe fn any_ne(a: Self::V, b: Self::V) -> bool;
+    /// A bit per lane, lowest first: `a < b`, clear for NaN.
+    unsafe fn lt(a: Self::V, b: Self::V) -> u32;
+    /// `value` where `a < limit`, 0 elsewhere and where `a` is NaN.
+    unsafe fn where_lt(a: Self::V, limit: Self::V, value: Self::V) -> Self::V;
+    /// The sum of the lanes, in double precision.
+    unsafe fn sum(a: Self::V) -> f64;
     /// Multiplies words and accumulates in f32: `acc + a * b`, or `acc + a.0 * b.0 + a.1 * b.1`.
     unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// Makes words for [`Simd::dot`] of two successive elements; called only where `WORD == 2`.
@@ -86,31 +109,30 @@ pub(crate) trait Job {
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// Runs `job` compiled for `isa`. With `pairs`, [`Isa::Avx512Bf16`] multiplies bf16 pairs.
-///
-/// # Safety
-/// The CPU must have `isa`.
-#[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn dispatch<J: Job>(isa: Isa, pairs: bool, job: J) -> J::Output {
-    // SAFETY: the caller vouches for `isa`; each arm enters what that instruction set has.
-    unsafe {
-        match isa {
-            Isa::Portable => job.run::<portable::Portable>(),
-            Isa::Avx2 => avx2::enter(job),
-            Isa::Avx512Bf16 if pairs => avx512::enter_bf16(job),
-            Isa::Avx512 | Isa::Avx512Bf16 => avx512::enter(job),
+/// Runs `job` compiled for the instruction set of `executor`. With `pairs`, [`Isa::Avx512Bf16`] multiplies bf16
+/// pairs.
+pub(crate) fn dispatch<J: Job>(executor: &Executor, pairs: bool, job: J) -> J::Output {
+    match executor.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            // SAFETY: an executor only exists for an instruction set that this CPU has.
+            unsafe { avx2::enter(job) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 if pairs => {
+            // SAFETY: as above.
+            unsafe { avx512::enter_bf16(job) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => {
+            // SAFETY: as above.
+            unsafe { avx512::enter(job) }
+        }
+        _ => {
+            // SAFETY: plain Rust needs no instruction set.
+            unsafe { job.run::<portable::Portable>() }
         }
     }
-}
-
-/// Runs `job` compiled for `isa`, which is [`Isa::Portable`] on this architecture.
-///
-/// # Safety
-/// The CPU must have `isa`.
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) unsafe fn dispatch<J: Job>(_isa: Isa, _pairs: bool, job: J) -> J::Output {
-    // SAFETY: plain Rust needs no instruction set.
-    unsafe { job.run::<portable::Portable>() }
 }
 
 /// Returns the 32-bit lanes of a vector of `isa`.

@@ -72,6 +72,10 @@ impl Simd for Portable {
         zip(a, b, |a, b| a * b)
     }
     #[inline(always)]
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // Not `mul_add`: without hardware FMA that is a call for every lane.
         zip(zip(a, b, |a, b| a * b), c, |ab, c| ab + c)
@@ -83,6 +87,18 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn any_ne(a: Self::V, b: Self::V) -> bool {
         a != b
+    }
+    #[inline(always)]
+    unsafe fn lt(a: Self::V, b: Self::V) -> u32 {
+        (0..LANES).fold(0, |bits, i| bits | u32::from(a[i] < b[i]) << i)
+    }
+    #[inline(always)]
+    unsafe fn where_lt(a: Self::V, limit: Self::V, value: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < limit[i] { value[i] } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn sum(a: Self::V) -> f64 {
+        a.iter().map(|&x| f64::from(x)).sum()
     }
     #[inline(always)]
     unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {

@@ -15,10 +15,11 @@ const ROUNDS: usize = 3;
 const STEPS: usize = 4096;
 
 /// Multiplies registers for [`ROUND`]; returns GFLOP/s.
-struct Spin;
+struct Spin<const PAIRS: bool>;
 
-impl Job for Spin {
+impl<const PAIRS: bool> Job for Spin<PAIRS> {
     type Output = f64;
+    const PAIRS: bool = PAIRS;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> f64 {
@@ -66,12 +67,12 @@ unsafe fn multiply<S: Simd, const CHAINS: usize>() -> f64 {
     }
 }
 
-fn spin(executor: &Executor, pairs: bool) -> f64 {
+fn spin<const PAIRS: bool>(executor: &Executor) -> f64 {
     let mut best = 0.0f64;
     for _ in 0..ROUNDS {
         let sum = Mutex::new(0.0);
         executor.run(|_| {
-            let gflops = simd::dispatch(executor, pairs, Spin);
+            let gflops = simd::dispatch(executor, Spin::<PAIRS>);
             *sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += gflops;
         });
         best = best.max(sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
@@ -83,14 +84,14 @@ fn spin(executor: &Executor, pairs: bool) -> f64 {
 ///
 /// A register-only loop in the executor's instruction set: no kernel can be faster.
 pub fn fma_peak_gflops(executor: &Executor) -> f64 {
-    spin(executor, false)
+    spin::<false>(executor)
 }
 
 /// Measures the bf16 dot-product peak of all threads of `executor`, in GFLOP/s; takes about 50 ms.
 ///
 /// Returns `None` when the executor's instruction set has no bf16 dot product.
 pub fn bf16_dot_peak_gflops(executor: &Executor) -> Option<f64> {
-    (executor.isa() == Isa::Avx512Bf16).then(|| spin(executor, true))
+    (executor.isa() == Isa::Avx512Bf16).then(|| spin::<true>(executor))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(super) fn launch<T: Element>(
         lse: lse.as_mut_ptr(),
         queues: plan.waves.iter().map(|_| Queues::default()).collect(),
     };
-    executor.run(|_| simd::dispatch(executor, pairs, Worker(&launch)));
+    executor.run(|_| simd::dispatch(executor, Worker(&launch)));
 }
 
 /// Work handed out one by one, and how much of it is finished.
@@ -95,6 +95,7 @@ struct Worker<'a, T>(&'a Launch<'a, T>);
 
 impl<T: Element> Job for Worker<'_, T> {
     type Output = ();
+    const PAIRS: bool = T::PAIRS;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {

@@ -29,7 +29,7 @@ impl<'a> Panels<'a> {
         kv_blocks: usize,
         head_dim: usize,
     ) -> Self {
-        let width = simd::dispatch(executor, false, Width);
+        let width = simd::dispatch(executor, Width);
         let per_head = kv_blocks.div_ceil(width);
         let heads = pooled_k.len() / (kv_blocks * head_dim);
         let packed = buffer.words(heads * per_head * width * head_dim);

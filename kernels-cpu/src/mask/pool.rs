@@ -53,7 +53,7 @@ pub fn pool_blocks<T: Element>(
                 let tokens = starts[block] as usize..starts[block + 1] as usize;
                 let at = |token: usize| (head * seqlen + token) * head_dim;
                 let tokens = &x[at(tokens.start)..at(tokens.end)];
-                simd::dispatch(executor, false, MeanKernel { tokens, mean });
+                simd::dispatch(executor, MeanKernel { tokens, mean });
             }
         },
     );

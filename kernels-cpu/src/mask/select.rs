@@ -87,7 +87,7 @@ pub fn select_blocks(
                 scale: args.softmax_scale,
                 scores: &mut *scores,
             };
-            simd::dispatch(executor, false, kernel);
+            simd::dispatch(executor, kernel);
             let rows =
                 bitmap.chunks_exact_mut(words).zip(counts).zip(scores.chunks_exact_mut(panels.row_len()));
             for (i, ((bits, count), scores)) in rows.enumerate() {
@@ -95,7 +95,7 @@ pub fn select_blocks(
                 let allowed = args.allowed.map(|allowed| &allowed[row * words..][..words]);
                 let mass = f64::from(mass);
                 let kernel = RowKernel { scores, blocks: kv_blocks, mass, allowed, bits, candidates };
-                simd::dispatch(executor, false, kernel);
+                simd::dispatch(executor, kernel);
                 *count = finish(args, row, kv_blocks, bits);
             }
         },

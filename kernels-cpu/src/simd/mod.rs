@@ -101,6 +101,8 @@ pub trait Simd: Copy + 'static {
 pub(crate) trait Job {
     /// What it returns.
     type Output;
+    /// Whether [`Simd::dot`] multiplies bf16 pairs where [`Isa::Avx512Bf16`] is chosen.
+    const PAIRS: bool = false;
 
     /// Does the work; implementations are `#[inline(always)]`, so that they compile for the instruction set.
     ///
@@ -109,9 +111,8 @@ pub(crate) trait Job {
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// Runs `job` compiled for the instruction set of `executor`. With `pairs`, [`Isa::Avx512Bf16`] multiplies bf16
-/// pairs.
-pub(crate) fn dispatch<J: Job>(executor: &Executor, pairs: bool, job: J) -> J::Output {
+/// Runs `job` compiled for the instruction set of `executor`.
+pub(crate) fn dispatch<J: Job>(executor: &Executor, job: J) -> J::Output {
     match executor.isa() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
@@ -119,7 +120,7 @@ pub(crate) fn dispatch<J: Job>(executor: &Executor, pairs: bool, job: J) -> J::O
             unsafe { avx2::enter(job) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 if pairs => {
+        Isa::Avx512Bf16 if J::PAIRS => {
             // SAFETY: as above.
             unsafe { avx512::enter_bf16(job) }
         }

@@ -25,7 +25,7 @@ fn executors() -> impl Iterator<Item = Executor> {
 
 fn exp2(executor: &Executor, x: &[f32]) -> Vec<f32> {
     assert_eq!(x.len() % 16, 0);
-    dispatch(executor, false, Exp2(x))
+    dispatch(executor, Exp2(x))
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn comparisons_quotients_and_sums_agree_with_plain_rust() {
             if nan {
                 a[5] = f32::NAN;
             }
-            let (lanes, less, quotients, smaller, sum) = dispatch(&executor, false, Compare(&a, &b));
+            let (lanes, less, quotients, smaller, sum) = dispatch(&executor, Compare(&a, &b));
             assert_eq!(lanes, super::lanes(executor.isa()));
             for i in 0..lanes {
                 assert_eq!(less >> i & 1 == 1, a[i] < b[i], "{:?} {i}", executor.isa());
@@ -135,7 +135,7 @@ fn transpose_swaps_rows_and_columns() {
     let x: Vec<f32> = (0..16 * stride).map(|i| i as f32).collect();
     for executor in executors() {
         let isa = executor.isa();
-        let (lanes, y) = dispatch(&executor, false, Transpose(&x, stride));
+        let (lanes, y) = dispatch(&executor, Transpose(&x, stride));
         assert_eq!(lanes, super::lanes(isa));
         for r in 0..lanes {
             for c in 0..lanes {

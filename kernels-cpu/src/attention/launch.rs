@@ -1,13 +1,11 @@
 //! Runs a plan on the threads of an executor.
 
-use std::sync::atomic::{AtomicUsize, Ordering::*};
-
 use super::AttentionArgs;
 use super::pack;
 use super::plan::{Chunk, KeyTile, Plan, QueryTile, Wave};
-use super::tile::{self, Operands, ScratchSizes, Workspace};
+use super::tile::{self, Operands, Workspace};
 use crate::simd::{self, Job, Simd};
-use crate::{Element, Executor, Isa};
+use crate::{Element, Executor, Isa, queue};
 
 /// Runs a launch whose arguments have been checked.
 pub(super) fn launch<T: Element>(
@@ -21,106 +19,73 @@ pub(super) fn launch<T: Element>(
     let mut packed = executor.borrow_buffer();
     let packed_words = packed.words(plan.packed_words_per_wave());
     let launch = Launch {
-        executor,
         args,
         plan: &plan,
         packed: packed_words.as_mut_ptr(),
         out: out.as_mut_ptr(),
         lse: lse.as_mut_ptr(),
-        queues: plan.waves.iter().map(|_| Queues::default()).collect(),
     };
-    executor.run(|_| simd::dispatch(executor, Worker(&launch)));
-}
-
-/// Work handed out one by one, and how much of it is finished.
-#[derive(Debug, Default)]
-struct Queue {
-    next: AtomicUsize,
-    done: AtomicUsize,
-}
-
-impl Queue {
-    /// Takes the next of `items` nobody has taken; it counts as finished when the guard is dropped.
-    ///
-    /// Not a function that takes a closure: closures do not inherit the instruction set they are written in.
-    #[inline(always)]
-    fn take<'a, I>(&'a self, items: &'a [I]) -> Option<(&'a I, Done<'a>)> {
-        let item = items.get(self.next.fetch_add(1, Relaxed))?;
-        // The guard counts even when the work panics: other threads wait, and the panic reaches the caller anyway.
-        Some((item, Done(&self.done)))
-    }
-
-    /// Waits until all `items` are finished: those left are in the hands of running threads.
-    #[inline(always)]
-    fn wait<I>(&self, items: &[I]) {
-        while self.done.load(Acquire) < items.len() {
-            std::thread::yield_now();
+    // Each step returns when all its items are done: tiles find all chunks packed, and the packed copies of a wave
+    // are overwritten only when its tiles are finished.
+    for wave in &plan.waves {
+        if !wave.chunks.is_empty() {
+            let pack = |(): &mut (), chunk| simd::dispatch(executor, Pack { launch: &launch, wave, chunk });
+            queue::for_each(executor, wave.chunks.iter(), || (), pack);
         }
+        let workspace = || Workspace { buffer: executor.borrow_buffer(), key_tile: KeyTile::default() };
+        queue::for_each(executor, wave.tiles.iter(), workspace, |work, tile| {
+            simd::dispatch(executor, Compute { launch: &launch, wave, tile, work });
+        });
     }
-}
-
-/// Counts an item as finished when dropped.
-struct Done<'a>(&'a AtomicUsize);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Release);
-    }
-}
-
-/// The queues of a wave.
-#[derive(Debug, Default)]
-struct Queues {
-    chunks: Queue,
-    tiles: Queue,
 }
 
 /// A launch, as all threads see it.
 struct Launch<'a, T> {
-    executor: &'a Executor,
     args: &'a AttentionArgs<'a, T>,
     plan: &'a Plan<'a>,
     packed: *mut f32,
     out: *mut f32,
     lse: *mut f32,
-    queues: Vec<Queues>,
 }
 
 // SAFETY: the pointers are used for parts that only one thread at a time holds: `packed` by chunk while packing and
 // for reading only once all chunks are done, `out` and `lse` by query tile.
 unsafe impl<T: Sync> Sync for Launch<'_, T> {}
 
-/// What each thread runs.
-struct Worker<'a, T>(&'a Launch<'a, T>);
+/// Packs one chunk, which no other thread has.
+struct Pack<'a, T> {
+    launch: &'a Launch<'a, T>,
+    wave: &'a Wave,
+    chunk: &'a Chunk,
+}
 
-impl<T: Element> Job for Worker<'_, T> {
+impl<T: Element> Job for Pack<'_, T> {
     type Output = ();
     const PAIRS: bool = T::PAIRS;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Launch { executor, args, plan, queues, .. } = self.0;
-        let sizes = ScratchSizes::of::<S>(&plan.layout, args.tile.block_m, args.tile.block_n);
-        let mut buffer = executor.borrow_buffer();
-        let words = buffer.words(sizes.total());
-        let mut work = Workspace { sizes, words, key_tile: KeyTile::default() };
-        for (i, (wave, queue)) in plan.waves.iter().zip(queues).enumerate() {
-            if i > 0 {
-                // The packed copies of the last wave are about to be overwritten.
-                queues[i - 1].tiles.wait(&plan.waves[i - 1].tiles);
-            }
-            // SAFETY: every chunk and tile is worked on once, chunks before tiles; the caller vouches for the
-            // instruction set.
-            unsafe {
-                while let Some((chunk, _done)) = queue.chunks.take(&wave.chunks) {
-                    self.0.pack::<S>(wave, chunk);
-                }
-                queue.chunks.wait(&wave.chunks);
-                while let Some((tile, _done)) = queue.tiles.take(&wave.tiles) {
-                    self.0.compute::<S>(wave, tile, &mut work);
-                }
-            }
-        }
+        // SAFETY: the queue hands a chunk out once; the caller vouches for the instruction set.
+        unsafe { self.launch.pack::<S>(self.wave, self.chunk) }
+    }
+}
+
+/// Computes one query tile, which no other thread has, after all chunks of the wave are packed.
+struct Compute<'a, 'b, T> {
+    launch: &'a Launch<'a, T>,
+    wave: &'a Wave,
+    tile: &'a QueryTile,
+    work: &'a mut Workspace<'b>,
+}
+
+impl<T: Element> Job for Compute<'_, '_, T> {
+    type Output = ();
+    const PAIRS: bool = T::PAIRS;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the queue hands a tile out once, after the chunks; the caller vouches for the instruction set.
+        unsafe { self.launch.compute::<S>(self.wave, self.tile, self.work) }
     }
 }
 
@@ -187,7 +152,7 @@ impl<T: Element> Launch<'_, T> {
                 k: if layout.pack_k { k.cast() } else { self.args.k.as_ptr().add(head).cast() },
                 v: if layout.pack_v { v.cast() } else { self.args.v.as_ptr().add(head).cast() },
                 softmax_scale: self.args.softmax_scale,
-                block_n: self.args.tile.block_n,
+                tile: self.args.tile,
             };
             let out =
                 std::slice::from_raw_parts_mut(self.out.add(first * head_dim), query_tile.len * head_dim);

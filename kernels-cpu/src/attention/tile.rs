@@ -15,10 +15,10 @@
 
 use std::f32::consts::LN_2;
 
-use super::micro;
-use super::pack;
 use super::plan::{KeyTile, Keys, Layout};
+use super::{Tile, micro, pack};
 use crate::Element;
+use crate::executor::Loan;
 use crate::simd::Simd;
 
 /// Where the operands of one query tile are.
@@ -31,12 +31,12 @@ pub(super) struct Operands<'a, T> {
     pub(super) k: *const u32,
     pub(super) v: *const u32,
     pub(super) softmax_scale: f32,
-    pub(super) block_n: usize,
+    pub(super) tile: Tile,
 }
 
 /// Sizes of the scratch memory of a thread, in words.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ScratchSizes {
+struct ScratchSizes {
     q: usize,
     o: usize,
     s: usize,
@@ -45,28 +45,28 @@ pub(super) struct ScratchSizes {
 }
 
 impl ScratchSizes {
-    /// Sizes for tiles of up to `block_m` x `block_n`, with vectors of `lanes` and groups of `nv`.
-    fn new(layout: &Layout, block_m: usize, block_n: usize, lanes: usize, nv: usize) -> Self {
-        let queries = block_m.next_multiple_of(lanes);
+    /// Sizes for the instruction set `S`.
+    #[inline(always)]
+    fn of<S: Simd>(layout: &Layout, tile: Tile) -> Self {
+        Self::new(layout, tile, S::LANES, S::NV)
+    }
+
+    /// Sizes for vectors of `lanes` and groups of `nv`.
+    fn new(layout: &Layout, tile: Tile, lanes: usize, nv: usize) -> Self {
+        let queries = tile.block_m.next_multiple_of(lanes);
         let depth = layout.depth.next_multiple_of(lanes);
         let channels = layout.channels.next_multiple_of(lanes);
         Self {
             q: depth * queries,
             o: channels * queries,
-            s: micro::padded_rows(block_n) * nv * lanes,
+            s: micro::padded_rows(tile.block_n) * nv * lanes,
             stage: lanes * depth.max(channels),
             queries,
         }
     }
 
-    /// Sizes for the instruction set `S`.
-    #[inline(always)]
-    pub(super) fn of<S: Simd>(layout: &Layout, block_m: usize, block_n: usize) -> Self {
-        Self::new(layout, block_m, block_n, S::LANES, S::NV)
-    }
-
     /// All of it.
-    pub(super) fn total(&self) -> usize {
+    fn total(&self) -> usize {
         self.q + self.o + self.s + self.stage + 2 * self.queries
     }
 
@@ -111,16 +111,14 @@ fn groups(vectors: usize, nv: usize) -> impl Iterator<Item = Group> {
 /// What a thread works in.
 #[derive(Debug)]
 pub(super) struct Workspace<'a> {
-    pub(super) sizes: ScratchSizes,
-    /// As many words as `sizes` says.
-    pub(super) words: &'a mut [f32],
+    pub(super) buffer: Loan<'a>,
     pub(super) key_tile: KeyTile,
 }
 
 /// Computes `out` `[len, head_dim]` and `lse` `[len]` of one query tile.
 ///
 /// # Safety
-/// The CPU has the instruction set, `keys` names rows inside `op.k` and `op.v`, `work` fits the layout and the tile.
+/// The CPU has the instruction set, `keys` names rows inside `op.k` and `op.v`, and the tile was checked.
 #[inline(always)]
 pub(super) unsafe fn query_tile<S: Simd, T: Element>(
     op: &Operands<'_, T>,
@@ -130,8 +128,9 @@ pub(super) unsafe fn query_tile<S: Simd, T: Element>(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    let Workspace { sizes, words, key_tile } = work;
-    let scratch = &mut sizes.cut(words);
+    let Workspace { buffer, key_tile } = work;
+    let sizes = ScratchSizes::of::<S>(layout, op.tile);
+    let scratch = &mut sizes.cut(buffer.words(sizes.total()));
     let vectors = lse.len().div_ceil(S::LANES);
     let depth = layout.depth.next_multiple_of(S::LANES);
     let channels = layout.channels.next_multiple_of(S::LANES);
@@ -151,7 +150,7 @@ pub(super) unsafe fn query_tile<S: Simd, T: Element>(
         for group in groups(vectors, S::NV) {
             load_queries::<S, T>(op, layout, sign, group, depth, scratch);
         }
-        while keys.next_tile(op.block_n, key_tile) {
+        while keys.next_tile(op.tile.block_n, key_tile) {
             for group in groups(vectors, S::NV) {
                 let at = group.first * S::LANES;
                 let step = Step {

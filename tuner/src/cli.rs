@@ -1,6 +1,9 @@
 //! Command line of the program.
 
-#![expect(rustdoc::broken_intra_doc_links, reason = "doc comments of options are help texts, brackets and all")]
+#![expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments of options are help texts, brackets and all"
+)]
 
 use std::path::PathBuf;
 

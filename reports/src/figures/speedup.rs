@@ -126,9 +126,7 @@ fn draw(data: &[Series]) -> Option<Scene> {
     // Whole steps of 10 % around what was measured; 100 % itself has no ideal.
     let (low, high) =
         (((low - 0.02) * 10.0).floor().max(0.0) / 10.0, ((high + 0.02) * 10.0).ceil().min(10.0) / 10.0);
-    let x = Axis::linear("sparsity (share of blocks skipped)", low, high, |v| {
-        format!("{:.0} %", v * 100.0)
-    });
+    let x = Axis::linear("sparsity (share of blocks skipped)", low, high, |v| format!("{:.0} %", v * 100.0));
     let speedups = points().flat_map(|p| {
         [Some(p.attention), p.total]
             .into_iter()

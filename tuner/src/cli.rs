@@ -51,8 +51,12 @@ pub(crate) enum Command {
 /// Where kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendName {
+    /// The first CUDA device that will do, else the CPU; stderr says which.
+    Auto,
     /// The kernels of this program on the CPU.
     Cpu,
+    /// The kernels of this program on an NVIDIA GPU.
+    Cuda,
 }
 
 /// Instruction set of the CPU backend.
@@ -71,8 +75,15 @@ pub(crate) enum IsaName {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeviceArgs {
     /// Where to run.
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_enum, default_value = "auto")]
     pub(crate) backend: BackendName,
+    /// CUDA device, counted from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) device: usize,
+    /// Folder of the CUDA backend's kernels: prebuilt ones, or where they are built [default: NABLA_KERNEL_CACHE, else
+    /// the user's cache folder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kernel_cache: Option<PathBuf>,
     /// Threads of the CPU backend [default: every core this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,

@@ -89,6 +89,7 @@ impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         match error {
             BackendError::Policy(error) => error.into(),
+            BackendError::Ineligible(error) => Self::new(Kind::Usage, error),
             other => Self::new(Kind::Device, other),
         }
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use nabla_host::{
-    backend::{Backend, Isa},
+    backend::{Backend, Isa, cuda_status},
     provenance,
 };
 
@@ -28,6 +28,33 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     writeln!(out, "f32 peak   {f32_peak:.0} GFLOP/s measured, all threads")?;
     if let Some(bf16_peak) = bf16_peak {
         writeln!(out, "bf16 peak  {bf16_peak:.0} GFLOP/s measured, all threads")?;
+    }
+    writeln!(out)?;
+    cuda(&mut out)?;
+    Ok(())
+}
+
+/// Prints the state of the cuda backend.
+fn cuda(out: &mut impl Write) -> std::io::Result<()> {
+    let status = cuda_status();
+    writeln!(out, "backend    cuda")?;
+    if let Some(driver) = &status.driver {
+        writeln!(out, "driver     for CUDA {driver}")?;
+    }
+    match &status.devices {
+        Ok(devices) => {
+            for device in devices {
+                writeln!(
+                    out,
+                    "device {}   {}, {}, {} multiprocessors, {}",
+                    device.ordinal, device.name, device.architecture, device.multiprocessors, device.memory
+                )?;
+                if let Some(reason) = &device.unusable {
+                    writeln!(out, "           cannot be used: {reason}")?;
+                }
+            }
+        }
+        Err(error) => writeln!(out, "           {error}")?,
     }
     Ok(())
 }

@@ -187,8 +187,7 @@ impl<'a> Length<'a> {
         };
         let output = launch().map_err(|e: BackendError| (Status::LaunchError, e.to_string()))?;
         let orders = workspace.orders();
-        let (accuracy, verdict) =
-            verify(&output, &orders.q, &masked.oracle, &self.dense, variant.rounding());
+        let (accuracy, verdict) = verify(&output, &orders.q, &masked.oracle, &self.dense, variant.rounding());
         outcome.accuracy = Some(accuracy);
         verdict.map_err(|reason| (Status::Incorrect, reason))
     }

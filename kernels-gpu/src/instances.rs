@@ -141,8 +141,8 @@ impl Instance {
                 if c.block_m != c.warps {
                     return Err("the selection gives each row a warp: warps = block_m");
                 }
-                if c.max_kv_blocks == 0 || !c.max_kv_blocks.is_multiple_of(64) {
-                    return Err("max_kv_blocks is a multiple of 64, a word of the bitmap");
+                if c.max_kv_blocks == 0 || !c.max_kv_blocks.is_multiple_of(256) {
+                    return Err("max_kv_blocks is a multiple of 256: eight per lane are summed at a time");
                 }
             }
         }

@@ -48,6 +48,15 @@ pub(crate) fn blocks_x() -> u32 {
     unsafe { nvptx::_grid_dim_x() as u32 }
 }
 
+/// Returns `x`, and does not let the compiler know: a loop to it stays a loop ("mov").
+#[inline(always)]
+pub(crate) fn opaque(x: u32) -> u32 {
+    let y: u32;
+    // SAFETY: registers only.
+    unsafe { asm!("mov.u32 {}, {};", out(reg32) y, in(reg32) x, options(pure, nomem, nostack)) };
+    y
+}
+
 /// Ends the kernel with an error the driver reports ("Miscellaneous Instructions: trap").
 #[inline(always)]
 pub(crate) fn trap() -> ! {
@@ -175,8 +184,12 @@ pub(crate) fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
     // SAFETY: registers only. The instruction names the high half first.
     unsafe {
         match dtype {
-            Dtype::Bf16 => asm!("cvt.rn.bf16x2.f32 {}, {}, {};", out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack)),
-            Dtype::F16 => asm!("cvt.rn.f16x2.f32 {}, {}, {};", out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack)),
+            Dtype::Bf16 => {
+                asm!("cvt.rn.bf16x2.f32 {}, {}, {};", out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack))
+            }
+            Dtype::F16 => {
+                asm!("cvt.rn.f16x2.f32 {}, {}, {};", out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack))
+            }
         }
     }
     pair
@@ -285,7 +298,9 @@ impl Math for Device {
     fn exp2(x: f32) -> f32 {
         let y: f32;
         // SAFETY: registers only.
-        unsafe { asm!("ex2.approx.ftz.f32 {}, {};", out(reg32) y, in(reg32) x, options(pure, nomem, nostack)) };
+        unsafe {
+            asm!("ex2.approx.ftz.f32 {}, {};", out(reg32) y, in(reg32) x, options(pure, nomem, nostack))
+        };
         y
     }
 
@@ -294,7 +309,9 @@ impl Math for Device {
     fn log2(x: f32) -> f32 {
         let y: f32;
         // SAFETY: registers only.
-        unsafe { asm!("lg2.approx.ftz.f32 {}, {};", out(reg32) y, in(reg32) x, options(pure, nomem, nostack)) };
+        unsafe {
+            asm!("lg2.approx.ftz.f32 {}, {};", out(reg32) y, in(reg32) x, options(pure, nomem, nostack))
+        };
         y
     }
 

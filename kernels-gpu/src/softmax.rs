@@ -39,8 +39,10 @@ impl OnlineRow {
         let max = self.max.max(tile_max);
         // Without any score but -inf, -inf - -inf would be NaN where a weight of 0 is meant.
         let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
+        // Weights are relative to the ROUNDED product, the same for all scores of a row: for large scores it is off by
+        // more than the weights may be. So is the correction, and so is the lse in `finish`: no multiply-add there.
         let shift = base * scale_log2;
-        let correction = M::exp2(M::fma(self.max, scale_log2, -shift));
+        let correction = M::exp2(self.max * scale_log2 - shift);
         self.max = max;
         self.sum *= correction;
         Step { correction, scale_log2, shift }
@@ -54,7 +56,7 @@ impl OnlineRow {
         if max == f32::NEG_INFINITY && sum == 0.0 {
             return (0.0, f32::NEG_INFINITY);
         }
-        let lse = M::fma(max, scale_log2, M::log2(sum)) * core::f32::consts::LN_2;
+        let lse = (max * scale_log2 + M::log2(sum)) * core::f32::consts::LN_2;
         (1.0 / sum, lse)
     }
 }

@@ -68,7 +68,7 @@ fn constants_that_do_not_go_together_are_refused() {
         ("stages", sparse_with(|c| c.stages = 5)),
         ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
         ("164 KiB", sparse_with(|c| c.ctas_per_sm = 3)),
-        ("word of the bitmap", Instance::select(8, 100, 64)),
+        ("multiple of 256", Instance::select(8, 2048 + 64, 64)),
     ];
     for (expected, instance) in refused {
         let reason = instance.check().unwrap_err();

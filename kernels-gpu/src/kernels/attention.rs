@@ -206,8 +206,7 @@ pub(crate) unsafe fn forward<C: Config>(
         for r in 0..2 {
             let (row, column) = accumulator_element(lane, 2 * r as u32);
             let row = warp * WARP_ROWS + row;
-            let (factor, lse) =
-                OnlineRow::finish::<Device>(rows[r].max, quad_sum(rows[r].sum), scale_log2);
+            let (factor, lse) = OnlineRow::finish::<Device>(rows[r].max, quad_sum(rows[r].sum), scale_log2);
             if row < queries.rows {
                 let token = (queries.first + row) as usize;
                 let to = head.out.add(token * c.head_dim as usize + column as usize).cast::<u32>();

@@ -50,9 +50,8 @@ fn consecutive_chunks_are_written_to_different_banks() {
     // Eight lanes of `cp.async` write eight consecutive chunks; a row of 12 makes them cross into the next row.
     for chunks in [8, 16] {
         for first in (0..ROWS * chunks).step_by(8) {
-            let groups: BTreeSet<u32> = (first..first + 8)
-                .map(|i| bank_group(tile_offset(chunks, i / chunks, i % chunks)))
-                .collect();
+            let groups: BTreeSet<u32> =
+                (first..first + 8).map(|i| bank_group(tile_offset(chunks, i / chunks, i % chunks))).collect();
             assert_eq!(groups.len(), 8, "{chunks} chunks, from {first}");
         }
     }

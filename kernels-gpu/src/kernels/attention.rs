@@ -254,18 +254,49 @@ unsafe fn copy_tiles<C: Config, const N: usize>(
     rows: u32,
     thread: u32,
 ) {
+    // SAFETY: the caller's.
+    unsafe {
+        // Nearly every tile is whole, and then needs no comparison per row.
+        if rows == height {
+            copy_rows::<C, N, true>(to, from, height, rows, thread);
+        } else {
+            copy_rows::<C, N, false>(to, from, height, rows, thread);
+        }
+    }
+}
+
+/// Copies as [`copy_tiles`]; `WHOLE` says that all rows exist.
+///
+/// # Safety
+/// As for [`forward`].
+#[inline(always)]
+unsafe fn copy_rows<C: Config, const N: usize, const WHOLE: bool>(
+    to: [u32; N],
+    from: [*const u16; N],
+    height: u32,
+    rows: u32,
+    thread: u32,
+) {
     let c = const { C::CONSTANTS };
-    let chunks = height * c.chunks();
-    for i in 0..chunks.div_ceil(c.threads()) {
-        let index = i * c.threads() + thread;
-        if chunks.is_multiple_of(c.threads()) || index < chunks {
-            let (row, chunk) = (index / c.chunks(), index % c.chunks());
-            let (at, bytes) = if row < rows { (index, 16) } else { (0, 0) };
-            for n in 0..N {
-                // SAFETY: chunk `index` of contiguous rows exists if its row does, and chunk 0 always.
-                unsafe {
-                    let source = from[n].cast::<u8>().add(at as usize * 16);
-                    ptx::copy_async_16(to[n] + tile_offset(c.chunks(), row, chunk), source, bytes);
+    // A power of two of lanes copies one row's chunks side by side: 128 bytes, or 64 where a row is 192.
+    let width = if c.chunks().is_multiple_of(8) { 8 } else { 4 };
+    let step = c.threads() / width;
+    let (first_row, first_chunk) = (thread / width, thread % width);
+    for i in 0..height.div_ceil(step) {
+        let row = first_row + i * step;
+        if height.is_multiple_of(step) || row < height {
+            for j in 0..c.chunks() / width {
+                let chunk = first_chunk + j * width;
+                let present = WHOLE || row < rows;
+                // Also an address from which nothing is read stays within the tensor: that of the first chunk.
+                let at = if present { row * c.chunks() + chunk } else { 0 };
+                let bytes = if present { 16 } else { 0 };
+                for n in 0..N {
+                    // SAFETY: chunk `at` of contiguous rows exists if its row does, and chunk 0 always.
+                    unsafe {
+                        let source = from[n].cast::<u8>().add(at as usize * 16);
+                        ptx::copy_async_16(to[n] + tile_offset(c.chunks(), row, chunk), source, bytes);
+                    }
                 }
             }
         }

@@ -306,9 +306,8 @@ impl Compiler {
     /// Adds the assembler's verdict to a record.
     fn assemble(&self, record: &mut VariantRecord, ptx: &str) -> Result<(), BuildError> {
         let Some(ptxas) = &self.ptxas else { return Ok(()) };
-        let scratch = self.cache.scratch()?;
         let start = Instant::now();
-        let (resources, _) = ptxas::assemble(ptxas, ptx, &record.arch, scratch.path())
+        let (resources, _) = ptxas::assemble(ptxas, ptx, &record.arch)
             .map_err(|error| BuildError::Ptxas { id: record.id.clone(), error })?;
         record.seconds += start.elapsed().as_secs_f64();
         record.resources = Some(resources);

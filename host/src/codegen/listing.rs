@@ -1,6 +1,6 @@
 //! What a variant consists of: instruction counts of its PTX, and its machine code.
 
-use std::{collections::BTreeMap, fs, io, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, io, process::Command};
 
 use super::{cuda_tools::CudaTool, launch_bounds::without_comments};
 
@@ -59,8 +59,9 @@ pub fn uses_local_memory(ptx: &str) -> bool {
 ///
 /// # Errors
 /// When the disassembler does not run or refuses it.
-pub fn disassemble(nvdisasm: &CudaTool, cubin: &[u8], scratch: &Path) -> io::Result<String> {
-    let path = scratch.join("kernel.cubin");
+pub fn disassemble(nvdisasm: &CudaTool, cubin: &[u8]) -> io::Result<String> {
+    let scratch = tempfile::tempdir()?;
+    let path = scratch.path().join("kernel.cubin");
     fs::write(&path, cubin)?;
     let output = Command::new(&nvdisasm.program).arg("--print-code").arg(&path).output()?;
     if !output.status.success() {

@@ -1,6 +1,6 @@
 //! Runs NVIDIA's assembler on PTX and reads what it says of registers, memory and lost performance.
 
-use std::{fs, io, path::Path, process::Command};
+use std::{fs, io, process::Command};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,13 +92,10 @@ pub enum PtxasError {
 ///
 /// # Errors
 /// When the assembler refuses the PTX or does not run.
-pub fn assemble(
-    ptxas: &CudaTool,
-    ptx: &str,
-    arch: &str,
-    scratch: &Path,
-) -> Result<(Resources, Vec<u8>), PtxasError> {
+pub fn assemble(ptxas: &CudaTool, ptx: &str, arch: &str) -> Result<(Resources, Vec<u8>), PtxasError> {
     let not_run = |error| PtxasError::NotRun { program: ptxas.program.display().to_string(), error };
+    let scratch = tempfile::tempdir().map_err(not_run)?;
+    let scratch = scratch.path();
     let (input, output) = (scratch.join("kernel.ptx"), scratch.join("kernel.cubin"));
     fs::write(&input, ptx).map_err(not_run)?;
     let mut command = Command::new(&ptxas.program);

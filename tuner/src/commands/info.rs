@@ -4,6 +4,7 @@ use std::io::Write;
 
 use nabla_host::{
     backend::{Backend, Isa, cuda_status},
+    codegen::{CUDA_TOOL_MISSING, CudaTool, Sources, Toolchain, cache::cache_dir},
     provenance,
 };
 
@@ -19,6 +20,8 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     writeln!(out, "toolchain  {}", provenance::TOOLCHAIN)?;
     writeln!(out, "sources    {}", provenance::SOURCE_HASH)?;
     writeln!(out, "platform   {}-{}", std::env::consts::OS, std::env::consts::ARCH)?;
+    writeln!(out)?;
+    write_device_tools(&mut out)?;
     writeln!(out)?;
     writeln!(out, "backend    cpu")?;
     writeln!(out, "device     {}", device.name)?;
@@ -57,4 +60,21 @@ fn cuda(out: &mut impl Write) -> std::io::Result<()> {
         Err(error) => writeln!(out, "           {error}")?,
     }
     Ok(())
+}
+
+/// Prints what compiles kernels for a GPU, or what to do where there is nothing.
+fn write_device_tools(out: &mut impl Write) -> std::io::Result<()> {
+    match Toolchain::find() {
+        Ok(Toolchain { version, rustc, .. }) => writeln!(out, "compiler   {version}, {}", rustc.display())?,
+        Err(error) => writeln!(out, "compiler   {error}")?,
+    }
+    for (name, tool) in [("ptxas", CudaTool::ptxas()), ("nvdisasm", CudaTool::nvdisasm())] {
+        match tool {
+            Some(CudaTool { program, version }) => {
+                writeln!(out, "{name:<10} {version}, {}", program.display())?
+            }
+            None => writeln!(out, "{name:<10} {CUDA_TOOL_MISSING}")?,
+        }
+    }
+    writeln!(out, "kernels    sources {}, cache {}", Sources::built_in().hash(), cache_dir(None).display())
 }

@@ -18,13 +18,17 @@
 pub const CHUNK_BYTES: u32 = 16;
 /// 16-bit elements of a chunk.
 pub const CHUNK_ELEMENTS: u32 = 8;
-/// Rows after which [`swizzle`] repeats: the rows of a matrix multiply-accumulate tile.
-pub const SWIZZLE_PERIOD: u32 = 16;
+/// Rows after which [`swizzle`] repeats.
+pub const SWIZZLE_PERIOD: u32 = 8;
+
+/// Returns the bits of a chunk's number that [`swizzle`] may change; `chunks` per row, a multiple of 4.
+const fn swizzled_bits(chunks: u32) -> u32 {
+    if chunks.is_multiple_of(8) { 7 } else { 3 }
+}
 
 /// Returns the place of `chunk` within its row; `chunks` per row, a multiple of 4.
 ///
-/// A permutation of each row, and free of bank conflicts for `ldmatrix`. It is linear in `chunk`:
-/// `swizzle(c, r, a ^ b) == swizzle(c, r, a) ^ b`, so that a kernel works it out once per lane.
+/// A permutation of each row, and free of bank conflicts for `ldmatrix`.
 #[inline(always)]
 pub const fn swizzle(chunks: u32, row: u32, chunk: u32) -> u32 {
     if chunks.is_multiple_of(8) {
@@ -34,6 +38,16 @@ pub const fn swizzle(chunks: u32, row: u32, chunk: u32) -> u32 {
         // Rows start at banks 0 and 16 in turn: two of eight rows share a chunk, and XOR below 4 stays in the row.
         chunk ^ (row >> 1 & 3)
     }
+}
+
+/// Moves the address of chunk 0 or 1 of a row by an even number of chunks.
+///
+/// A lane works its first address out once: rows are aligned to the swizzled bits, so that the swizzle of all further
+/// chunks of the row is one exclusive or, and what lies above those bits an offset the load instruction holds itself.
+#[inline(always)]
+pub const fn advance(chunks: u32, address: u32, by: u32) -> u32 {
+    let swizzled = by & swizzled_bits(chunks);
+    (address ^ (swizzled * CHUNK_BYTES)) + (by - swizzled) * CHUNK_BYTES
 }
 
 /// Returns the byte offset of a chunk in a tile of `chunks` chunks a row.

@@ -57,17 +57,18 @@ fn every_kernel_dtype_and_head_dim_of_attention_is_listed() {
 
 #[test]
 fn constants_that_do_not_go_together_are_refused() {
-    let refused: [(&str, Instance); 11] = [
+    let refused: [(&str, Instance); 12] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
+        ("block_m", sparse([48, 64, 64, 2], Dtype::F16)),
         ("warps = block_m / 16", sparse_with(|c| c.warps = 8)),
         ("1 to 32 warps", sparse_with(|c| c.warps = 0)),
         ("block_n", sparse_with(|c| c.block_n = 8)),
         ("stages", sparse_with(|c| c.stages = 1)),
         ("stages", sparse_with(|c| c.stages = 5)),
         ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
-        ("164 KiB", sparse_with(|c| c.ctas_per_sm = 3)),
+        ("228 KiB", sparse_with(|c| c.ctas_per_sm = 4)),
         ("multiple of 256", Instance::select(8, 2048 + 64, 64)),
     ];
     for (expected, instance) in refused {

@@ -23,7 +23,10 @@
 use super::walk::KeyWalk;
 use crate::{
     config::{Config, MAX_SIDE, MAX_STAGES, WARP_ROWS},
-    layout::{accumulator_element, ldmatrix_columns_last, ldmatrix_rows_last, swizzle, tile_offset},
+    layout::{
+        CHUNK_BYTES, SWIZZLE_PERIOD, accumulator_element, advance, ldmatrix_columns_last, ldmatrix_rows_last,
+        tile_offset,
+    },
     ptx::{self, Device},
     softmax::OnlineRow,
 };
@@ -106,12 +109,11 @@ pub(crate) unsafe fn forward<C: Config>(
         ptx::barrier();
         let mut q = [[0u32; 4]; MAX_SIDE as usize / 16];
         let (row, chunk) = ldmatrix_columns_last(lane);
-        let q_row = slot_at(c.stages - 1) + (warp * WARP_ROWS + row) * c.row_bytes();
-        let q_chunk = swizzle(c.chunks(), row, chunk);
+        let q_at = slot_at(c.stages - 1) + tile_offset(c.chunks(), warp * WARP_ROWS + row, chunk);
         // A negative scale is a positive one of -Q, so that the largest score is the largest weight.
         let sign = if softmax_scale < 0.0 { 0x8000_8000 } else { 0 };
         for k in 0..c.head_dim as usize / 16 {
-            q[k] = ptx::ldmatrix(q_row + (q_chunk ^ (2 * k as u32)) * 16);
+            q[k] = ptx::ldmatrix(advance(c.chunks(), q_at, 2 * k as u32));
             for i in 0..4 {
                 q[k][i] ^= sign;
             }
@@ -120,25 +122,26 @@ pub(crate) unsafe fn forward<C: Config>(
         let scale_log2 = (softmax_scale.abs() * core::f32::consts::LOG2_E).max(f32::MIN_POSITIVE);
 
         // What a lane adds to a slot to address its row of an operand.
-        let (k_row, k_chunk) = ldmatrix_rows_last(lane);
-        let (k_row, k_chunk) = (k_row * c.row_bytes(), swizzle(c.chunks(), k_row, k_chunk));
-        let (v_row, v_chunk) = ldmatrix_columns_last(lane);
-        let (v_row, v_chunk) =
-            (c.key_tile_bytes() + v_row * c.row_bytes(), swizzle(c.chunks(), v_row, v_chunk));
+        let (row, chunk) = ldmatrix_rows_last(lane);
+        let k_offset = tile_offset(c.chunks(), row, chunk);
+        let (row, chunk) = ldmatrix_columns_last(lane);
+        let v_offset = c.key_tile_bytes() + tile_offset(c.chunks(), row, chunk);
 
         let mut out = [[0f32; 4]; MAX_SIDE as usize / 8];
         let mut rows = [OnlineRow::EMPTY; 2];
-        let (mut slot, mut refill) = (0, c.stages - 1);
+        let mut slot = 0;
         while staged[0] != 0 {
             ptx::copy_wait(c.stages - 2);
             ptx::barrier();
+            // The slot left last.
+            let refill = if slot == 0 { c.stages - 1 } else { slot - 1 };
             let next = load_stage::<C>(slot_at(refill), &head, &mut keys, thread);
 
             // S = Q Kᵀ, unscaled.
             let mut scores = [[0f32; 4]; MAX_SIDE as usize / 8];
-            let k_at = slot_at(slot) + k_row;
+            let k_at = slot_at(slot) + k_offset;
             for k in 0..c.head_dim as usize / 16 {
-                let column = k_at + (k_chunk ^ (2 * k as u32)) * 16;
+                let column = advance(c.chunks(), k_at, 2 * k as u32);
                 for n in 0..c.block_n as usize / 16 {
                     let b = ptx::ldmatrix(column + n as u32 * 16 * c.row_bytes());
                     ptx::mma(c.dtype, &mut scores[2 * n], &q[k], [b[0], b[1]]);
@@ -176,7 +179,7 @@ pub(crate) unsafe fn forward<C: Config>(
             }
 
             // O += P V: two score fragments side by side are an A operand.
-            let v_at = slot_at(slot) + v_row;
+            let v_at = slot_at(slot) + v_offset;
             for k in 0..c.block_n as usize / 16 {
                 let (left, right) = (scores[2 * k], scores[2 * k + 1]);
                 let p = [
@@ -186,19 +189,17 @@ pub(crate) unsafe fn forward<C: Config>(
                     ptx::pack(c.dtype, right[2], right[3]),
                 ];
                 for n in 0..c.head_dim as usize / 16 {
-                    let column = v_at + (v_chunk ^ (2 * n as u32)) * 16;
+                    let column = advance(c.chunks(), v_at, 2 * n as u32);
                     let b = ptx::ldmatrix_transposed(column + k as u32 * 16 * c.row_bytes());
                     ptx::mma(c.dtype, &mut out[2 * n], &p, [b[0], b[1]]);
                     ptx::mma(c.dtype, &mut out[2 * n + 1], &p, [b[2], b[3]]);
                 }
             }
 
-            // The slot just left is the one to refill.
             for i in 0..stages - 2 {
                 staged[i] = staged[i + 1];
             }
             staged[stages - 2] = next;
-            refill = slot;
             slot = if slot + 1 == c.stages { 0 } else { slot + 1 };
         }
 
@@ -278,25 +279,29 @@ unsafe fn copy_rows<C: Config, const N: usize, const WHOLE: bool>(
     thread: u32,
 ) {
     let c = const { C::CONSTANTS };
-    // A power of two of lanes copies one row's chunks side by side: 128 bytes, or 64 where a row is 192.
-    let width = if c.chunks().is_multiple_of(8) { 8 } else { 4 };
+    // Lanes side by side copy chunks side by side: 128 bytes of a row, or 64 where a row is 192.
+    let width = if c.chunks().is_multiple_of(8) && c.threads() >= 64 { 8 } else { 4 };
     let step = c.threads() / width;
+    // The rows of a thread are a whole number of swizzle periods apart, its chunks a whole number of swizzled groups:
+    // all its copies are at constant distances from the first.
+    const { assert!(C::CONSTANTS.threads() == 32 || C::CONSTANTS.threads().is_multiple_of(8 * SWIZZLE_PERIOD)) };
     let (first_row, first_chunk) = (thread / width, thread % width);
+    let offset = ((first_row * c.chunks() + first_chunk) * CHUNK_BYTES) as usize;
+    let place = tile_offset(c.chunks(), first_row, first_chunk);
     for i in 0..height.div_ceil(step) {
         let row = first_row + i * step;
         if height.is_multiple_of(step) || row < height {
             for j in 0..c.chunks() / width {
-                let chunk = first_chunk + j * width;
+                let distance = (i * step * c.chunks() + j * width) * CHUNK_BYTES;
                 let present = WHOLE || row < rows;
                 // Also an address from which nothing is read stays within the tensor: that of the first chunk.
-                let at = if present { row * c.chunks() + chunk } else { 0 };
-                let bytes = if present { 16 } else { 0 };
+                let at = if present { offset + distance as usize } else { 0 };
+                let bytes = if present { CHUNK_BYTES } else { 0 };
                 for n in 0..N {
-                    // SAFETY: chunk `at` of contiguous rows exists if its row does, and chunk 0 always.
+                    // SAFETY: a chunk of contiguous rows exists if its row does, and chunk 0 always.
                     unsafe {
-                        let source = from[n].cast::<u8>().add(at as usize * 16);
-                        ptx::copy_async_16(to[n] + tile_offset(c.chunks(), row, chunk), source, bytes);
-                    }
+                        ptx::copy_async_16(to[n] + place + distance, from[n].cast::<u8>().add(at), bytes)
+                    };
                 }
             }
         }

@@ -57,22 +57,26 @@ impl KeyWalk for Everything {
 /// in a row before each copy.
 pub(crate) struct Lists {
     starts: *const u32,
-    indices: *const i32,
-    /// Entries of the list, and how many have been read.
-    count: u32,
-    read: u32,
+    /// The list from its first entry not read yet, and how many those are.
+    unread: *const i32,
+    left: u32,
+    /// The last entry read, whose bounds are next; [`NONE`] past the end.
     entry: u32,
-    current: Run,
     upcoming: Run,
+    current: Run,
 }
+
+/// No block.
+const NONE: u32 = u32::MAX;
 
 impl Lists {
     /// # Safety
-    /// `indices[..count]` are blocks, `starts[b]..starts[b + 1]` their keys.
+    /// `indices[..count]` are blocks, `starts[b]..starts[b + 1]` their keys, at least one.
     #[inline(always)]
     pub(crate) unsafe fn new(starts: *const u32, indices: *const i32, count: u32) -> Self {
-        const NONE: Run = Run { at: 0, end: 0 };
-        let mut lists = Self { starts, indices, count, read: 0, entry: 0, current: NONE, upcoming: NONE };
+        const EMPTY: Run = Run { at: 0, end: 0 };
+        let mut lists =
+            Self { starts, unread: indices, left: count, entry: NONE, upcoming: EMPTY, current: EMPTY };
         // SAFETY: the caller's.
         unsafe {
             lists.advance();
@@ -90,17 +94,19 @@ impl Lists {
     unsafe fn advance(&mut self) {
         self.current = self.upcoming;
         self.upcoming = Run { at: 0, end: 0 };
-        // SAFETY: an entry below `count` was read into `entry` by the advance before.
+        // SAFETY: entries are blocks, and `left` of them are unread.
         unsafe {
-            if 0 < self.read && self.read <= self.count {
+            if self.entry != NONE {
                 let bounds = self.starts.add(self.entry as usize);
                 self.upcoming = Run { at: *bounds, end: *bounds.add(1) };
             }
-            if self.read < self.count {
-                self.entry = *self.indices.add(self.read as usize) as u32;
+            self.entry = NONE;
+            if self.left != 0 {
+                self.entry = *self.unread as u32;
+                self.unread = self.unread.add(1);
+                self.left -= 1;
             }
         }
-        self.read += 1;
     }
 }
 

@@ -58,13 +58,31 @@ fn consecutive_chunks_are_written_to_different_banks() {
 }
 
 #[test]
-fn swizzle_is_linear_and_periodic() {
+fn the_swizzle_repeats_after_its_period() {
     for chunks in WIDTHS {
         for row in 0..ROWS {
             for chunk in 0..chunks {
-                let from_first = swizzle(chunks, row, chunk & 1) ^ (chunk & !1);
-                assert_eq!(swizzle(chunks, row, chunk), from_first);
                 assert_eq!(swizzle(chunks, row + SWIZZLE_PERIOD, chunk), swizzle(chunks, row, chunk));
+                // Whole groups of swizzled chunks further is as far in shared memory.
+                let group = if chunks % 8 == 0 { 8 } else { 4 };
+                let first = swizzle(chunks, row, chunk % group);
+                assert_eq!(swizzle(chunks, row, chunk), first + chunk / group * group);
+            }
+        }
+    }
+}
+
+#[test]
+fn advancing_an_address_is_addressing_the_chunk() {
+    // Any base that dynamic shared memory and the slots in it have.
+    for base in [0, 1024, 64 * 192] {
+        for chunks in WIDTHS {
+            for row in 0..ROWS {
+                for chunk in 0..chunks {
+                    let first = base + tile_offset(chunks, row, chunk % 2);
+                    let moved = advance(chunks, first, chunk - chunk % 2);
+                    assert_eq!(moved, base + tile_offset(chunks, row, chunk), "{chunks}, {row}, {chunk}");
+                }
             }
         }
     }

@@ -293,9 +293,9 @@ pub const INSTANCES: &[Instance] = &[
     Instance::tokens(Kernel::ReorderPool, 128, Dtype::F16),
 
     //              rows  key blocks  d
-    Instance::select(8, 2048,  64),
-    Instance::select(8, 2048,  96),
-    Instance::select(8, 2048, 128),
+    Instance::select(8, 2048,  64).with_ctas(2),
+    Instance::select(8, 2048,  96).with_ctas(2),
+    Instance::select(8, 2048, 128).with_ctas(2),
     Instance::select(4, 8192, 128),
 ];
 

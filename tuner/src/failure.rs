@@ -93,6 +93,7 @@ impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         match error {
             BackendError::Policy(error) => error.into(),
+            error @ BackendError::Build { .. } => Self::new(Kind::Build, error),
             BackendError::Ineligible(error) => Self::new(Kind::Usage, error),
             other => Self::new(Kind::Device, other),
         }

@@ -47,6 +47,14 @@ pub enum BackendError {
         /// What the kernel or driver said.
         reason: String,
     },
+    /// There is no kernel for it: not prebuilt, and not to be built here.
+    #[error("{what} failed: {reason}")]
+    Build {
+        /// What was to be launched.
+        what: String,
+        /// What the code generator said.
+        reason: String,
+    },
     /// The device is not there or cannot be used.
     #[error("no usable {backend} device: {reason}")]
     Unavailable {

@@ -86,6 +86,8 @@ pub(super) enum CudaError {
     Call { call: &'static str, code: String },
     #[error("{0}")]
     Kernel(String),
+    #[error("{0}")]
+    Build(String),
 }
 
 impl CudaError {
@@ -100,6 +102,7 @@ impl CudaError {
             | Self::DeviceTooOld { .. } => {
                 BackendError::Unavailable { backend: super::NAME, reason: self.to_string() }
             }
+            Self::Build(reason) => BackendError::Build { what: what.to_owned(), reason },
             other => BackendError::Launch { what: what.to_owned(), reason: other.to_string() },
         }
     }

@@ -57,7 +57,7 @@ fn runs_on(target: &str, capability: Version) -> bool {
 impl Kernels {
     /// Opens a folder of kernels, `None` for the user's.
     pub(super) fn open(context: &Rc<Context>, folder: Option<&Path>) -> Result<Self, CudaError> {
-        let store = KernelStore::open(folder).map_err(|error| CudaError::Kernel(error.to_string()))?;
+        let store = KernelStore::open(folder).map_err(|error| CudaError::Build(error.to_string()))?;
         Ok(Self { context: Rc::clone(context), store, loaded: RefCell::default() })
     }
 
@@ -112,10 +112,10 @@ impl Kernels {
                 Err(error @ BuildError::Prebuilt(KernelCacheError::NoVariant { .. })) => {
                     first.get_or_insert(error.to_string());
                 }
-                Err(error) => return Err(CudaError::Kernel(error.to_string())),
+                Err(error) => return Err(CudaError::Build(error.to_string())),
             }
         }
-        Err(CudaError::Kernel(first.unwrap_or_default()))
+        Err(CudaError::Build(first.unwrap_or_default()))
     }
 }
 

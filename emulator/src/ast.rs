@@ -23,7 +23,15 @@ pub(crate) struct Variable<'t> {
     pub(crate) align: u32,
     /// Elements; `None` for `name[]`, whose size the launch gives.
     pub(crate) count: Option<u64>,
-    pub(crate) values: Vec<Number>,
+    pub(crate) values: Vec<Initial<'t>>,
+}
+
+/// One element of an initialiser.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Initial<'t> {
+    Number(Number),
+    /// `variable` or `generic(variable)`, with an offset.
+    Address(&'t str, i64, Span),
 }
 
 #[derive(Debug)]

@@ -91,6 +91,7 @@ impl Default for Options {
 }
 
 /// Runs a kernel with all checks on.
+#[expect(clippy::result_large_err, reason = "made at most once for a launch")]
 pub fn launch(
     module: &Module,
     entry: &str,
@@ -101,6 +102,7 @@ pub fn launch(
     launch_with(module, entry, config, params, memory, &Options::default())
 }
 
+#[expect(clippy::result_large_err, reason = "made at most once for a launch")]
 /// Runs a kernel. Of several faults the one of the lowest CTA is reported, whatever the number of CPU threads.
 pub fn launch_with(
     module: &Module,
@@ -138,7 +140,7 @@ pub fn launch_with(
     };
     let (fault, counters, executed) = run(grid, options.instruction_budget);
     match fault {
-        Some((cta, fault)) => Err(name(module, kernel, cta, fault)),
+        Some((cta, fault)) => Err(name(module, kernel, config.block, cta, fault)),
         None => Ok(report(module, kernel, counters, &executed)),
     }
 }
@@ -257,7 +259,7 @@ fn run<'l>(grid: Grid<'l>, budget: u64) -> Outcome {
     (fault, counters, executed)
 }
 
-fn name(module: &Module, kernel: &Kernel, cta: [u32; 3], fault: CtaFault) -> Fault {
+fn name(module: &Module, kernel: &Kernel, block: [u32; 3], cta: [u32; 3], fault: CtaFault) -> Fault {
     let waiting = |(warp, lanes, pc, reason): (u32, u32, u32, String)| Waiting {
         warp,
         lanes,
@@ -276,7 +278,9 @@ fn name(module: &Module, kernel: &Kernel, cta: [u32; 3], fault: CtaFault) -> Fau
         place: fault.pc.and_then(|pc| kernel.code.get(pc as usize)).map(|instr| module.place(instr)),
         cta: Some(cta),
         warp: fault.warp,
-        thread: fault.thread.map(|thread| [thread, 0, 0]),
+        thread: fault
+            .thread
+            .map(|thread| [thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]]),
     }
 }
 

@@ -252,11 +252,17 @@ impl Memory {
         if let Some(addresses) = self.globals.get(&module) {
             return addresses.clone();
         }
-        let mut addresses = Vec::with_capacity(variables.len());
-        for variable in variables {
+        let addresses: Vec<u64> =
+            variables.iter().map(|variable| self.alloc(variable.bytes).address()).collect();
+        let first = self.allocations.len() - variables.len();
+        for (variable, allocation) in variables.iter().zip(&self.allocations[first..]) {
             let mut bytes = variable.init.clone();
             bytes.resize(variable.bytes as usize, 0);
-            addresses.push(self.alloc_from(&bytes).address());
+            for (at, index, offset) in &variable.addresses {
+                let address = addresses[*index].wrapping_add(*offset as u64);
+                bytes[*at..*at + 8].copy_from_slice(&address.to_le_bytes());
+            }
+            copy_in(allocation, 0, &bytes);
         }
         self.globals.insert(module, addresses.clone());
         addresses

@@ -1,7 +1,7 @@
 //! Recursive descent from tokens to the syntax tree.
 
 use crate::ast::{
-    Ast, Function, Guard, Instruction, Number, Operand, OperandKind, Registers, Statement, Variable,
+    Ast, Function, Guard, Initial, Instruction, Number, Operand, OperandKind, Registers, Statement, Variable,
 };
 use crate::diagnostic::{Error, Span};
 use crate::lexer::{Lexer, Token};
@@ -121,7 +121,7 @@ impl<'t> Parser<'t> {
                     }
                 }
                 Token::Word(".section") => self.section()?,
-                Token::Word(".pragma" | ".alias") => self.to_semicolon()?,
+                Token::Word(".pragma" | ".alias") => self.skip_statement()?,
                 Token::Punctuation(';') => {
                     self.bump()?;
                 }
@@ -147,7 +147,7 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    fn to_semicolon(&mut self) -> Parsed<()> {
+    fn skip_statement(&mut self) -> Parsed<()> {
         while self.token != Token::Punctuation(';') {
             if self.bump()? == Token::End {
                 return self.expected("`;`");
@@ -205,7 +205,7 @@ impl<'t> Parser<'t> {
                 Token::Word(".noreturn") => {
                     self.bump()?;
                 }
-                Token::Word(".pragma") => self.to_semicolon()?,
+                Token::Word(".pragma") => self.skip_statement()?,
                 Token::Punctuation(';') => {
                     self.bump()?;
                     return Ok(function);
@@ -312,16 +312,34 @@ impl<'t> Parser<'t> {
         if self.accept('=')? {
             if self.accept('{')? {
                 while !self.accept('}')? {
-                    values.push(self.number()?);
+                    values.push(self.initial()?);
                     if self.token != Token::Punctuation('}') {
                         self.expect(',')?;
                     }
                 }
             } else {
-                values.push(self.number()?);
+                values.push(self.initial()?);
             }
         }
         Ok(Variable { name, span, space, external, scalar, align, count, values })
+    }
+
+    fn initial(&mut self) -> Parsed<Initial<'t>> {
+        if !matches!(self.token, Token::Word(_)) {
+            return Ok(Initial::Number(self.number()?));
+        }
+        // A generic address of the global space is the address itself.
+        let generic = self.accept_word("generic")?;
+        if generic {
+            self.expect('(')?;
+        }
+        let span = self.span;
+        let name = self.word("a variable")?;
+        if generic {
+            self.expect(')')?;
+        }
+        let offset = self.offset()?.unwrap_or(0);
+        Ok(Initial::Address(name, offset, span))
     }
 
     fn number(&mut self) -> Parsed<Number> {
@@ -364,7 +382,7 @@ impl<'t> Parser<'t> {
                 }
                 Token::Word(".reg") => statements.push(Statement::Registers(self.registers()?)),
                 Token::Word(".loc") => statements.push(self.location()?),
-                Token::Word(".pragma" | ".callprototype") => self.to_semicolon()?,
+                Token::Word(".pragma" | ".callprototype") => self.skip_statement()?,
                 Token::Word(".branchtargets") => {
                     self.bump()?;
                     let mut labels = Vec::new();

@@ -383,6 +383,7 @@ pub(crate) enum Op {
     Int64(Int2, Slot, Slot, Slot),
     /// 16-bit: operands sign- or zero-extended, the result cut.
     Int16(Int2, bool, Slot, Slot, Slot),
+    Mad16(Slot, Slot, Slot, Slot),
     Unary32(Int1, Slot, Slot),
     Unary64(Int1, Slot, Slot),
     Unary16(Int1, Slot, Slot),

@@ -230,6 +230,7 @@ fn product(r: &mut Reader<'_, '_>) -> Decoded<Op> {
         };
         let c = r.source(scalar)?;
         return match (scalar.bits(), high) {
+            (16, false) => Ok(Op::Mad16(d, a, b, c)),
             (32, _) => Ok(Op::Ternary32(f, d, a, b, c)),
             (64, _) => Ok(Op::Ternary64(f, d, a, b, c)),
             _ => r.unsupported(scalar),
@@ -241,7 +242,7 @@ fn product(r: &mut Reader<'_, '_>) -> Decoded<Op> {
         (true, true) => Int2::MulHighS,
     };
     match (scalar.bits(), high) {
-        (16, false) => Ok(Op::Int16(f, signed, d, a, b)),
+        (16, _) => Ok(Op::Int16(f, signed, d, a, b)),
         (32, _) => Ok(Op::Int32(f, d, a, b)),
         (64, _) => Ok(Op::Int64(f, d, a, b)),
         _ => r.unsupported(scalar),

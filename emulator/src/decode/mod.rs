@@ -8,7 +8,7 @@ mod warp;
 
 use std::collections::HashMap;
 
-use crate::ast::{Ast, Function, Instruction, Number, OperandKind, Statement, Variable};
+use crate::ast::{Ast, Function, Initial, Instruction, Number, OperandKind, Statement, Variable};
 use crate::diagnostic::{Error, Span};
 use crate::program::{Instr, Kernel, NONE, Op, Parameter, Sync};
 use crate::scalar::{Scalar, Space};
@@ -24,6 +24,8 @@ pub(crate) struct Global {
     pub(crate) bytes: u64,
     /// Shorter than `bytes` when the rest is zero.
     pub(crate) init: Vec<u8>,
+    /// Places in it that hold the address of another variable: offset, index, addend.
+    pub(crate) addresses: Vec<(usize, usize, i64)>,
 }
 
 /// Everything a module holds once it is decoded.
@@ -45,7 +47,12 @@ fn initial(variable: &Variable<'_>) -> Vec<u8> {
     let width = variable.scalar.bytes() as usize;
     let mut bytes = Vec::with_capacity(variable.values.len() * width);
     for value in &variable.values {
-        let bits = match (*value, variable.scalar) {
+        let Initial::Number(number) = *value else {
+            // `addresses` fills it in once every variable has its number.
+            bytes.extend_from_slice(&[0; 8][..width]);
+            continue;
+        };
+        let bits = match (number, variable.scalar) {
             (Number::Integer(bits), _) | (Number::Double(bits), Scalar::F64 | Scalar::B64) => bits,
             (Number::Double(bits), _) => u64::from((f64::from_bits(bits) as f32).to_bits()),
             (Number::Single(bits), _) => u64::from(bits),
@@ -53,6 +60,22 @@ fn initial(variable: &Variable<'_>) -> Vec<u8> {
         bytes.extend_from_slice(&bits.to_le_bytes()[..width]);
     }
     bytes
+}
+
+fn addresses(variable: &Variable<'_>, layout: &Layout<'_>) -> Decoded<Vec<(usize, usize, i64)>> {
+    let width = variable.scalar.bytes() as usize;
+    let mut found = Vec::new();
+    for (at, value) in variable.values.iter().enumerate() {
+        let Initial::Address(name, offset, span) = *value else { continue };
+        match layout.symbols.get(name) {
+            Some(Symbol::Global(index)) if width == 8 => found.push((at * width, *index as usize, offset)),
+            Some(Symbol::Global(_)) => {
+                return Err(Error::new(span, "an address takes an element of 64 bits"));
+            }
+            _ => return Err(Error::new(span, format!("`{name}` is no global variable of this module"))),
+        }
+    }
+    Ok(found)
 }
 
 fn place(end: &mut u32, variable: &Variable<'_>) -> Decoded<u32> {
@@ -94,7 +117,7 @@ pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
                         "global variables are aligned to at most 256 bytes",
                     ));
                 }
-                decoding.globals.push(Global { bytes, init });
+                decoding.globals.push(Global { bytes, init, addresses: Vec::new() });
                 Symbol::Global(decoding.globals.len() as u32 - 1)
             }
             _ => {
@@ -107,6 +130,11 @@ pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
             }
         };
         layout.symbols.insert(variable.name, symbol);
+    }
+    for variable in &ast.variables {
+        if let Some(Symbol::Global(index)) = layout.symbols.get(variable.name).copied() {
+            decoding.globals[index as usize].addresses = addresses(variable, &layout)?;
+        }
     }
     for function in &ast.functions {
         if function.entry

@@ -14,8 +14,8 @@ pub(crate) fn two32(f: Int2, a: &Narrow, b: &Narrow) -> Narrow {
         Int2::Add => map2(a, b, u32::wrapping_add),
         Int2::Sub => map2(a, b, u32::wrapping_sub),
         Int2::Mul => map2(a, b, u32::wrapping_mul),
-        Int2::MulHighU => map2(a, b, |x, y| (u64::from(x) * u64::from(y) >> 32) as u32),
-        Int2::MulHighS => map2(a, b, |x, y| (i64::from(x as i32) * i64::from(y as i32) >> 32) as u32),
+        Int2::MulHighU => map2(a, b, |x, y| ((u64::from(x) * u64::from(y)) >> 32) as u32),
+        Int2::MulHighS => map2(a, b, |x, y| ((i64::from(x as i32) * i64::from(y as i32)) >> 32) as u32),
         Int2::And => map2(a, b, |x, y| x & y),
         Int2::Or => map2(a, b, |x, y| x | y),
         Int2::Xor => map2(a, b, |x, y| x ^ y),
@@ -42,8 +42,8 @@ pub(crate) fn two64(f: Int2, a: &Wide, b: &Wide) -> Wide {
         Int2::Add => map2(a, b, u64::wrapping_add),
         Int2::Sub => map2(a, b, u64::wrapping_sub),
         Int2::Mul => map2(a, b, u64::wrapping_mul),
-        Int2::MulHighU => map2(a, b, |x, y| (u128::from(x) * u128::from(y) >> 64) as u64),
-        Int2::MulHighS => map2(a, b, |x, y| (i128::from(x as i64) * i128::from(y as i64) >> 64) as u64),
+        Int2::MulHighU => map2(a, b, |x, y| ((u128::from(x) * u128::from(y)) >> 64) as u64),
+        Int2::MulHighS => map2(a, b, |x, y| ((i128::from(x as i64) * i128::from(y as i64)) >> 64) as u64),
         Int2::And => map2(a, b, |x, y| x & y),
         Int2::Or => map2(a, b, |x, y| x | y),
         Int2::Xor => map2(a, b, |x, y| x ^ y),
@@ -147,10 +147,10 @@ pub(crate) fn three32(f: Int3, a: &Narrow, b: &Narrow, c: &Narrow) -> Narrow {
     match f {
         Int3::MadLow => map3(a, b, c, |x, y, z| x.wrapping_mul(y).wrapping_add(z)),
         Int3::MadHighU => {
-            map3(a, b, c, |x, y, z| ((u64::from(x) * u64::from(y) >> 32) as u32).wrapping_add(z))
+            map3(a, b, c, |x, y, z| (((u64::from(x) * u64::from(y)) >> 32) as u32).wrapping_add(z))
         }
         Int3::MadHighS => map3(a, b, c, |x, y, z| {
-            ((i64::from(x as i32) * i64::from(y as i32) >> 32) as u32).wrapping_add(z)
+            (((i64::from(x as i32) * i64::from(y as i32)) >> 32) as u32).wrapping_add(z)
         }),
         Int3::BfeU => map3(a, b, c, |x, y, z| extract(u64::from(x), y, z, 32, false) as u32),
         Int3::BfeS => map3(a, b, c, |x, y, z| extract(u64::from(x), y, z, 32, true) as u32),
@@ -168,10 +168,10 @@ pub(crate) fn three32(f: Int3, a: &Narrow, b: &Narrow, c: &Narrow) -> Narrow {
 pub(crate) fn mad64(f: Int3, a: &Wide, b: &Wide, c: &Wide) -> Wide {
     match f {
         Int3::MadHighU => {
-            map3(a, b, c, |x, y, z| ((u128::from(x) * u128::from(y) >> 64) as u64).wrapping_add(z))
+            map3(a, b, c, |x, y, z| (((u128::from(x) * u128::from(y)) >> 64) as u64).wrapping_add(z))
         }
         Int3::MadHighS => map3(a, b, c, |x, y, z| {
-            ((i128::from(x as i64) * i128::from(y as i64) >> 64) as u64).wrapping_add(z)
+            (((i128::from(x as i64) * i128::from(y as i64)) >> 64) as u64).wrapping_add(z)
         }),
         _ => map3(a, b, c, |x, y, z| x.wrapping_mul(y).wrapping_add(z)),
     }

@@ -50,16 +50,16 @@ fn multiply<const BF16: bool>(f: &Fragments<'_>) -> [[u32; LANES]; 4] {
         }
     }
     let mut out = [[0; LANES]; 4];
-    for row in 0..16 {
+    for (row, factors) in a.iter().enumerate() {
         let mut sums = [0.0_f32; 8];
-        for k in 0..16 {
+        for (factor, others) in factors.iter().zip(&b) {
             for column in 0..8 {
-                sums[column] = a[row][k].mul_add(b[k][column], sums[column]);
+                sums[column] = factor.mul_add(others[column], sums[column]);
             }
         }
-        for column in 0..8 {
+        for (column, sum) in sums.iter().enumerate() {
             let (register, lane) = ((row / 8) * 2 + column % 2, (row % 8) * 4 + column / 2);
-            out[register][lane] = (f32::from_bits(f.c[register][lane]) + sums[column]).to_bits();
+            out[register][lane] = (f32::from_bits(f.c[register][lane]) + sum).to_bits();
         }
     }
     out

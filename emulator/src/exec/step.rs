@@ -219,7 +219,12 @@ fn execute(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ra
             let extend = |x: &[u32; LANES]| map1(x, |x| if signed { x as u16 as i16 as u32 } else { x });
             let shift = matches!(f, Int2::Shl | Int2::ShrU | Int2::ShrS);
             let b = if shift { *n!(b) } else { extend(n!(b)) };
-            narrow!(d, map1(&integer::two32(f, &extend(n!(a)), &b), |x| x & 0xffff));
+            // The upper half of a product of 16 bits ends at bit 31.
+            let (f, down) = match f {
+                Int2::MulHighU | Int2::MulHighS => (Int2::Mul, 16),
+                other => (other, 0),
+            };
+            narrow!(d, map1(&integer::two32(f, &extend(n!(a)), &b), |x| (x >> down) & 0xffff));
         }
         Op::Float32 { f, ftz, sat, d, a, b } => narrow!(d, float::two32(f, ftz, sat, n!(a), n!(b))),
         Op::Fma32 { ftz, sat, d, a, b, c } => narrow!(d, float::fma32(ftz, sat, n!(a), n!(b), n!(c))),
@@ -346,6 +351,11 @@ fn rare(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ran<(
     match *op {
         Op::Unary32(f, d, a) => {
             let value = integer::one32(f, warp.narrow(a, mask)?);
+            warp.set_narrow(d, mask, &value);
+        }
+        Op::Mad16(d, a, b, c) => {
+            let (a, b, c) = (warp.narrow(a, mask)?, warp.narrow(b, mask)?, warp.narrow(c, mask)?);
+            let value = map3(a, b, c, |x, y, z| x.wrapping_mul(y).wrapping_add(z) & 0xffff);
             warp.set_narrow(d, mask, &value);
         }
         Op::Unary16(f, d, a) => {

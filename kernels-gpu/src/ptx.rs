@@ -94,7 +94,8 @@ pub(crate) unsafe fn warp_barrier() {
 pub(crate) unsafe fn copy_async_16(to: u32, from: *const u8, bytes: u32) {
     // SAFETY: the caller's.
     unsafe {
-        asm!("cp.async.cg.shared.global [{}], [{}], 16, {};", in(reg32) to, in(reg64) from, in(reg32) bytes, options(nostack));
+        asm!("cp.async.cg.shared.global [{}], [{}], 16, {};",
+            in(reg32) to, in(reg64) from, in(reg32) bytes, options(nostack));
     }
 }
 
@@ -185,10 +186,12 @@ pub(crate) fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
     unsafe {
         match dtype {
             Dtype::Bf16 => {
-                asm!("cvt.rn.bf16x2.f32 {}, {}, {};", out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack))
+                asm!("cvt.rn.bf16x2.f32 {}, {}, {};",
+                    out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack))
             }
             Dtype::F16 => {
-                asm!("cvt.rn.f16x2.f32 {}, {}, {};", out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack))
+                asm!("cvt.rn.f16x2.f32 {}, {}, {};",
+                    out(reg32) pair, in(reg32) high, in(reg32) low, options(pure, nomem, nostack))
             }
         }
     }
@@ -230,7 +233,8 @@ pub(crate) unsafe fn shuffle_xor<const MASK: u32>(x: u32) -> u32 {
     let other: u32;
     // SAFETY: the caller's. Clamp 0x1f: segments are whole warps.
     unsafe {
-        asm!("shfl.sync.bfly.b32 {}, {}, {}, 0x1f, 0xffffffff;", out(reg32) other, in(reg32) x, const MASK, options(nomem, nostack));
+        asm!("shfl.sync.bfly.b32 {}, {}, {}, 0x1f, 0xffffffff;",
+            out(reg32) other, in(reg32) x, const MASK, options(nomem, nostack));
     }
     other
 }
@@ -321,7 +325,8 @@ impl Math for Device {
         let y: f32;
         // SAFETY: registers only.
         unsafe {
-            asm!("fma.rn.f32 {}, {}, {}, {};", out(reg32) y, in(reg32) a, in(reg32) b, in(reg32) c, options(pure, nomem, nostack));
+            asm!("fma.rn.f32 {}, {}, {}, {};",
+                out(reg32) y, in(reg32) a, in(reg32) b, in(reg32) c, options(pure, nomem, nostack));
         }
         y
     }

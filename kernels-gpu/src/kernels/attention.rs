@@ -20,7 +20,10 @@
 //!
 //! Source: Dao, "FlashAttention-2", algorithm 1; the layout of fragments is that of the PTX ISA (see `layout`).
 
-use super::walk::KeyWalk;
+use super::{
+    lanes::{quad_max, quad_sum},
+    walk::KeyWalk,
+};
 use crate::{
     config::{Config, MAX_SIDE, MAX_STAGES, WARP_ROWS},
     layout::{
@@ -306,31 +309,5 @@ unsafe fn copy_rows<C: Config, const N: usize, const WHOLE: bool>(
                 }
             }
         }
-    }
-}
-
-/// Returns the largest of the four lanes that share rows.
-///
-/// # Safety
-/// All lanes of the warp come here.
-#[inline(always)]
-unsafe fn quad_max(x: f32) -> f32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let x = x.max(f32::from_bits(ptx::shuffle_xor::<1>(x.to_bits())));
-        x.max(f32::from_bits(ptx::shuffle_xor::<2>(x.to_bits())))
-    }
-}
-
-/// Returns the sum over the four lanes that share rows.
-///
-/// # Safety
-/// All lanes of the warp come here.
-#[inline(always)]
-unsafe fn quad_sum(x: f32) -> f32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let x = x + f32::from_bits(ptx::shuffle_xor::<1>(x.to_bits()));
-        x + f32::from_bits(ptx::shuffle_xor::<2>(x.to_bits()))
     }
 }

@@ -1,6 +1,7 @@
-//! One kernel a file; `walk` is what attention kernels share.
+//! One kernel a file; `lanes` and `walk` are what they share.
 
 pub(crate) mod attention;
+pub(crate) mod lanes;
 pub(crate) mod plain;
 pub(crate) mod reorder_pool;
 pub(crate) mod select;

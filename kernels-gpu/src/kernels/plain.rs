@@ -15,6 +15,7 @@
 
 use super::{
     attention::{Head, QueryTile},
+    lanes::warp_sum,
     walk::{KeyTile, KeyWalk},
 };
 use crate::{
@@ -57,7 +58,7 @@ pub(crate) unsafe fn forward<C: Config, W: KeyWalk>(
                 for i in 0..columns {
                     products += q[i] * ptx::widen(c.dtype, *head.k.add(at(key, i)));
                 }
-                sum_of_lanes(products) * softmax_scale
+                warp_sum(products) * softmax_scale
             };
 
             // The largest score.
@@ -106,21 +107,5 @@ unsafe fn for_each_key(mut keys: impl KeyWalk, mut f: impl FnMut(u32)) {
             f(first + i);
             i += 1;
         }
-    }
-}
-
-/// Returns the sum over all lanes, the same in each.
-///
-/// # Safety
-/// All lanes of the warp come here.
-#[inline(always)]
-unsafe fn sum_of_lanes(x: f32) -> f32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let x = x + f32::from_bits(ptx::shuffle_xor::<16>(x.to_bits()));
-        let x = x + f32::from_bits(ptx::shuffle_xor::<8>(x.to_bits()));
-        let x = x + f32::from_bits(ptx::shuffle_xor::<4>(x.to_bits()));
-        let x = x + f32::from_bits(ptx::shuffle_xor::<2>(x.to_bits()));
-        x + f32::from_bits(ptx::shuffle_xor::<1>(x.to_bits()))
     }
 }

@@ -20,6 +20,7 @@
 //! ends, with `sum(p < cut) < bound <= sum(p <= cut)`; of those equal to `cut` the first few are dropped.
 //! Sums are f64 over f32 sums of eight: off by at most 3 roundings of 2^-24.
 
+use super::lanes::{warp_max, warp_sum_f64};
 use crate::{
     config::{Config, SELECT_SLICE, SELECT_STRIDE},
     ptx::{self, Device},
@@ -203,7 +204,7 @@ impl Cut {
                 }
                 i += 1;
             }
-            let max = max_of_lanes(max);
+            let max = warp_max(max);
 
             // exp(score - max), 0 up to a whole number of groups.
             let mut total = 0.0;
@@ -218,7 +219,7 @@ impl Cut {
                 total += f64::from(p);
                 i += 1;
             }
-            let total = sum_of_lanes(total);
+            let total = warp_sum_f64(total);
             let bound = f64::from(rule.keep_from) * total;
             // A row with a score that is not finite has no order: keep it whole, so that attention shows the NaN.
             if !(bound > 0.0 && total < f64::INFINITY) {
@@ -343,46 +344,5 @@ unsafe fn sum_below(scores: u32, chunks: u32, pivot: u32) -> f64 {
         i += GROUP;
     }
     // SAFETY: the caller's.
-    unsafe { sum_of_lanes(total) }
-}
-
-/// Returns the largest over all lanes, the same in each.
-///
-/// # Safety
-/// All lanes of the warp come here.
-#[inline(always)]
-unsafe fn max_of_lanes(x: f32) -> f32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let x = x.max(f32::from_bits(ptx::shuffle_xor::<16>(x.to_bits())));
-        let x = x.max(f32::from_bits(ptx::shuffle_xor::<8>(x.to_bits())));
-        let x = x.max(f32::from_bits(ptx::shuffle_xor::<4>(x.to_bits())));
-        let x = x.max(f32::from_bits(ptx::shuffle_xor::<2>(x.to_bits())));
-        x.max(f32::from_bits(ptx::shuffle_xor::<1>(x.to_bits())))
-    }
-}
-
-/// Returns the sum over all lanes, the same in each.
-///
-/// # Safety
-/// All lanes of the warp come here.
-#[inline(always)]
-unsafe fn sum_of_lanes(x: f64) -> f64 {
-    /// Returns the value of the lane whose number differs in the bits of `MASK`.
-    #[inline(always)]
-    unsafe fn other<const MASK: u32>(x: f64) -> f64 {
-        let bits = x.to_bits();
-        // SAFETY: the caller's.
-        let (low, high) =
-            unsafe { (ptx::shuffle_xor::<MASK>(bits as u32), ptx::shuffle_xor::<MASK>((bits >> 32) as u32)) };
-        f64::from_bits(u64::from(high) << 32 | u64::from(low))
-    }
-    // SAFETY: the caller's.
-    unsafe {
-        let x = x + other::<16>(x);
-        let x = x + other::<8>(x);
-        let x = x + other::<4>(x);
-        let x = x + other::<2>(x);
-        x + other::<1>(x)
-    }
+    unsafe { warp_sum_f64(total) }
 }

@@ -1,6 +1,7 @@
 //! Runs small PTX texts over buffers.
 
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of this")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use nabla_emulator::{Fault, LaunchConfig, Memory, Module, Options, Param, Report, launch_with};
 

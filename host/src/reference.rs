@@ -92,6 +92,17 @@ pub struct Reference {
     pub lse: Vec<f64>,
 }
 
+impl Reference {
+    /// Rounds the output to a type, as a kernel does that stores it so.
+    #[must_use]
+    pub fn with_output_rounded_to(mut self, dtype: Dtype) -> Self {
+        for x in &mut self.out {
+            *x = f64::from((*x as f32).store(dtype));
+        }
+        self
+    }
+}
+
 /// Arithmetic of [`attention`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arithmetic {

@@ -54,6 +54,29 @@ pub struct Variant {
     pub tile: TileConfig,
     /// Type the probabilities are rounded to before they meet V; decides the error budget.
     pub probabilities: Dtype,
+    /// Type the output is rounded to; decides the error budget too.
+    pub output: Dtype,
+}
+
+impl Variant {
+    /// Returns what the kernel rounds, which its error budget follows from.
+    pub fn rounding(&self) -> Rounding {
+        Rounding { probabilities: self.probabilities, output: self.output }
+    }
+}
+
+/// What a kernel rounds to less than float32, by design.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rounding {
+    /// Type of the probabilities when they meet V.
+    pub probabilities: Dtype,
+    /// Type of the output in memory.
+    pub output: Dtype,
+}
+
+impl Rounding {
+    /// Nothing below float32.
+    pub const NONE: Self = Self { probabilities: Dtype::F32, output: Dtype::F32 };
 }
 
 /// Why a configuration cannot run on a problem. Whether it is fast is another question.

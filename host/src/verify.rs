@@ -9,6 +9,7 @@ use crate::{
     reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
     tensor::Qkv,
     token_order::TokenOrder,
+    variant::Rounding,
 };
 
 /// Rows per head of the plain low-precision run a budget is derived from.
@@ -30,24 +31,30 @@ pub struct Budget {
 #[derive(Debug)]
 pub struct Oracle {
     reference: Reference,
-    f32_probabilities: Budget,
-    low_probabilities: Option<(Dtype, Budget)>,
+    /// Of a kernel that rounds nothing below float32.
+    full: Budget,
+    rounded: Vec<(Rounding, Budget)>,
 }
 
 impl Oracle {
     /// Computes float64 attention on the sampled rows, dense or on a mask, and the error budgets for kernels that keep
-    /// probabilities in float32 and in the dtype of the inputs.
+    /// probabilities and output in float32 and in the dtype of the inputs.
     pub fn new(qkv: &Qkv, scale: f32, mask: Option<OrderedMask<'_>>, sample: &Arc<RowSample>) -> Self {
         let reference = attention(qkv, scale, mask, sample, Arithmetic::Float64);
         let thin = Arc::new(sample.thin(BUDGET_ROWS));
-        let budget = |probabilities| {
-            let plain = attention(qkv, scale, mask, &thin, Arithmetic::Plain { probabilities });
-            budget_from(&plain, &reference)
-        };
-        let dtype = qkv.problem().dtype;
-        let f32_probabilities = budget(Dtype::F32);
-        let low_probabilities = (dtype != Dtype::F32).then(|| (dtype, budget(dtype)));
-        Self { reference, f32_probabilities, low_probabilities }
+        let plain = |probabilities| attention(qkv, scale, mask, &thin, Arithmetic::Plain { probabilities });
+        let run = plain(Dtype::F32);
+        let full = budget_from(&run, &reference);
+        let low = qkv.problem().dtype;
+        let mut rounded = Vec::new();
+        if low != Dtype::F32 {
+            for (probabilities, run) in [(Dtype::F32, run), (low, plain(low))] {
+                rounded.push((Rounding { probabilities, output: Dtype::F32 }, budget_from(&run, &reference)));
+                let run = run.with_output_rounded_to(low);
+                rounded.push((Rounding { probabilities, output: low }, budget_from(&run, &reference)));
+            }
+        }
+        Self { reference, full, rounded }
     }
 
     /// Returns the float64 result.
@@ -55,12 +62,11 @@ impl Oracle {
         &self.reference
     }
 
-    /// Returns the budget of a kernel that rounds its probabilities to `probabilities`.
-    pub fn budget(&self, probabilities: Dtype) -> Budget {
-        match self.low_probabilities {
-            Some((dtype, budget)) if dtype == probabilities => budget,
-            _ => self.f32_probabilities,
-        }
+    /// Returns the budget of a kernel with this rounding; a type that is neither float32 nor that of the inputs
+    /// earns no more than float32 does.
+    pub fn budget(&self, rounding: Rounding) -> Budget {
+        let found = self.rounded.iter().find(|(r, _)| *r == rounding);
+        found.map_or(self.full, |(_, budget)| *budget)
     }
 }
 
@@ -122,7 +128,7 @@ pub fn verify(
     q_order: &TokenOrder,
     oracle: &Oracle,
     dense: &Reference,
-    probabilities: Dtype,
+    rounding: Rounding,
 ) -> (Accuracy, Result<(), String>) {
     let exact = &oracle.reference;
     let (d, tokens) = (exact.head_dim, q_order.source().len());
@@ -149,7 +155,7 @@ pub fn verify(
             }
         }
     }
-    let budget = oracle.budget(probabilities);
+    let budget = oracle.budget(rounding);
     let accuracy = Accuracy {
         kernel: against(exact),
         lse_max_abs,
@@ -220,12 +226,50 @@ mod tests {
             }
         }
         spoil(&mut output);
-        verify(&output, &order, &oracle, exact, Dtype::F32).1
+        verify(&output, &order, &oracle, exact, Rounding::NONE).1
     }
 
     #[test]
     fn a_rounded_reference_passes() {
         assert_eq!(judged(|_| {}), Ok(()));
+    }
+
+    /// Judges the exact result of bf16 inputs, rounded to bf16 as a device stores it, by the budget of `rounding`.
+    fn judged_in_bf16(rounding: Rounding) -> Result<(), String> {
+        let qkv = generate_video(&"video:1,16,16,2,16,bf16".parse::<GenerateSpec>().unwrap(), 1);
+        let order = TokenOrder::linear(256, 64).unwrap();
+        let sample = Arc::new(RowSample::all(256));
+        let oracle = Oracle::new(&qkv, qkv.problem().softmax_scale, None, &sample);
+        let exact = oracle.reference();
+        let stored = exact.clone().with_output_rounded_to(Dtype::Bf16);
+        let output = AttentionOutput {
+            out: stored.out.iter().map(|&x| x as f32).collect(),
+            lse: stored.lse.iter().map(|&x| x as f32).collect(),
+        };
+        verify(&output, &order, &oracle, exact, rounding).1
+    }
+
+    #[test]
+    fn an_output_stored_in_bf16_passes_only_as_such() {
+        let rounding = |probabilities, output| Rounding { probabilities, output };
+        assert_eq!(judged_in_bf16(rounding(Dtype::F32, Dtype::Bf16)), Ok(()));
+        assert_eq!(judged_in_bf16(rounding(Dtype::Bf16, Dtype::Bf16)), Ok(()));
+        // Neither float32 nor a type the inputs do not have earns that room.
+        for output in [Dtype::F32, Dtype::F16] {
+            let reason = judged_in_bf16(rounding(Dtype::F32, output)).unwrap_err();
+            assert!(reason.contains("exceeds its budget"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn rounding_more_never_tightens_a_budget() {
+        let qkv = generate_video(&"video:1,16,16,2,16,bf16".parse::<GenerateSpec>().unwrap(), 1);
+        let sample = Arc::new(RowSample::all(256));
+        let oracle = Oracle::new(&qkv, qkv.problem().softmax_scale, None, &sample);
+        let budget = |probabilities, output| oracle.budget(Rounding { probabilities, output }).rel_rmse;
+        let (full, low) = (Dtype::F32, Dtype::Bf16);
+        assert!(budget(full, full) < budget(low, full) && budget(low, full) < budget(low, low));
+        assert!(budget(full, low) > 100.0 * budget(full, full));
     }
 
     #[test]

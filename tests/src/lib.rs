@@ -52,7 +52,8 @@ pub fn cpu(isa: Isa) -> CpuBackend {
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Returns a command of the freshly built `nabla` program.
+/// Returns a command of the freshly built `nabla` program, to which a GPU of this machine is invisible: without
+/// `--backend` it takes the CPU everywhere.
 ///
 /// # Panics
 /// When it does not build.
@@ -75,5 +76,7 @@ pub fn nabla() -> Command {
         });
         path.unwrap_or_else(|| panic!("cargo built no program named nabla"))
     });
-    Command::new(program)
+    let mut command = Command::new(program);
+    command.env("CUDA_VISIBLE_DEVICES", "");
+    command
 }

@@ -50,8 +50,11 @@ fn text(path: &Path) -> &str {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", done(&["--help"]));
-    for command in ["info", "mask", "run", "sweep", "report", "completions"] {
+    for command in ["info", "mask", "run", "sweep", "kernels", "report", "completions"] {
         insta::assert_snapshot!(format!("help_{command}"), done(&[command, "--help"]));
+    }
+    for command in ["list", "build", "inspect"] {
+        insta::assert_snapshot!(format!("help_kernels_{command}"), done(&["kernels", command, "--help"]));
     }
 }
 

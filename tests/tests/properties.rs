@@ -91,7 +91,7 @@ proptest! {
         let oracle = Oracle::new(&qkv, qkv.problem().softmax_scale, None, &sample);
         let variant = backend.variant(&qkv.problem(), None, TILE).unwrap();
         for output in [dense, sparse] {
-            let (_, verdict) = verify(&output, &orders.q, &oracle, oracle.reference(), variant.probabilities);
+            let (_, verdict) = verify(&output, &orders.q, &oracle, oracle.reference(), variant.rounding());
             prop_assert_eq!(verdict, Ok(()));
         }
     }
@@ -119,7 +119,7 @@ proptest! {
         let oracle = Oracle::new(&qkv, scale, Some(ordered), &sample);
         let dense = attention(&qkv, scale, None, &sample, Arithmetic::Float64);
         let variant = backend.variant(&qkv.problem(), Some(MaskBlock::square(block)), TILE).unwrap();
-        let (_, verdict) = verify(&output, &orders.q, &oracle, &dense, variant.probabilities);
+        let (_, verdict) = verify(&output, &orders.q, &oracle, &dense, variant.rounding());
         prop_assert_eq!(verdict, Ok(()));
     }
 

@@ -8,11 +8,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nabla_host::{Dtype, Grid, Policy, generate::GenerateSpec};
+use nabla_host::{Dtype, Grid, Policy, codegen::DEFAULT_ARCHS, generate::GenerateSpec};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 2 bad usage; 3 an input or record file cannot be used; 4 the device is missing or gave \
-out; 5 a kernel missed its error budget; 6 a result could not be written.";
+out; 5 a kernel missed its error budget; 6 a result could not be written; 7 a device kernel could not be built.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// one becomes a row with its reason. Configurations of one length and threshold are timed in interleaved rounds,
     /// in an order drawn afresh each round, together with the dense baseline.
     Sweep(SweepArgs),
+    /// List, compile and inspect the kernels for NVIDIA GPUs.
+    #[command(subcommand)]
+    Kernels(KernelsCommand),
     /// Draw the plots and the HTML report of a recorded run again.
     Report(ReportArgs),
     /// Print a completion script for your shell.
@@ -56,8 +59,12 @@ pub(crate) enum Command {
 /// Where kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendName {
+    /// The first CUDA device that will do, else the CPU; stderr says which.
+    Auto,
     /// The kernels of this program on the CPU.
     Cpu,
+    /// The kernels of this program on an NVIDIA GPU.
+    Cuda,
 }
 
 /// Instruction set of the CPU backend.
@@ -76,8 +83,15 @@ pub(crate) enum IsaName {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeviceArgs {
     /// Where to run.
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_enum, default_value = "auto")]
     pub(crate) backend: BackendName,
+    /// CUDA device, counted from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) device: usize,
+    /// Folder of the CUDA backend's kernels: prebuilt ones, or where they are built [default: NABLA_KERNEL_CACHE, else
+    /// the user's cache folder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kernel_cache: Option<PathBuf>,
     /// Threads of the CPU backend [default: every core this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
@@ -205,6 +219,71 @@ pub(crate) struct SweepArgs {
     /// Write records and CSV only.
     #[arg(long)]
     pub(crate) no_report: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KernelsCommand {
+    /// List kernels: threads and shared memory of a block, architectures.
+    List(KernelsListArgs),
+    /// Compile kernels to PTX and show what each takes of a GPU.
+    ///
+    /// Needs a Rust toolchain with library sources (`cargo xtask setup`). A kernel that spills registers, uses local
+    /// memory or makes ptxas warn of lost performance is a failure.
+    Build(KernelsBuildArgs),
+    /// Show resources, occupancy and instructions of one kernel.
+    Inspect(KernelsInspectArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KernelCacheArgs {
+    /// Keep compiled kernels in this folder, or take prebuilt ones from it [default: NABLA_KERNEL_CACHE, else nabla in
+    /// the user's cache folder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kernel_cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KernelsListArgs {
+    /// Kernels to list: default (those shipped), or every point of tiles, dense, sparse or all.
+    #[arg(long, value_name = "SPACE", default_value = "default")]
+    pub(crate) space: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KernelsBuildArgs {
+    /// Kernels to build: default (those shipped), or every point of tiles, dense, sparse or all.
+    #[arg(long, value_name = "SPACE", default_value = "default")]
+    pub(crate) space: String,
+    /// Architectures to build for.
+    #[arg(long, value_delimiter = ',', value_name = "ARCH,..", default_values_t = DEFAULT_ARCHS.map(str::to_owned))]
+    pub(crate) arch: Vec<String>,
+    /// Write PTX and a manifest to this folder, for --kernel-cache on a machine without Rust [default: the cache
+    /// alone].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Kernels to compile at once [default: one for each core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) jobs: Option<u32>,
+    #[command(flatten)]
+    pub(crate) cache: KernelCacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KernelsInspectArgs {
+    /// Name of a kernel, as listed.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Architecture.
+    #[arg(long, default_value = DEFAULT_ARCHS[0])]
+    pub(crate) arch: String,
+    /// Print the PTX instead.
+    #[arg(long, conflicts_with = "sass")]
+    pub(crate) ptx: bool,
+    /// Print the machine code instead; needs ptxas and nvdisasm.
+    #[arg(long)]
+    pub(crate) sass: bool,
+    #[command(flatten)]
+    pub(crate) cache: KernelCacheArgs,
 }
 
 #[derive(Debug, Args)]

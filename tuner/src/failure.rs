@@ -2,7 +2,9 @@
 
 use std::{fmt, io, path::Path, process::ExitCode};
 
-use nabla_host::{ParseError, backend::BackendError, io::InputError, policy::PolicyError};
+use nabla_host::{
+    ParseError, backend::BackendError, codegen::BuildError, io::InputError, policy::PolicyError,
+};
 use nabla_reports::{MaskPictureError, ReadError, ReportError};
 use owo_colors::OwoColorize;
 
@@ -19,6 +21,8 @@ pub(crate) enum Kind {
     Incorrect = 5,
     /// A result could not be written (exit code 6).
     Output = 6,
+    /// A device kernel could not be built (exit code 7).
+    Build = 7,
 }
 
 /// One failure of a command.
@@ -89,8 +93,22 @@ impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         match error {
             BackendError::Policy(error) => error.into(),
+            error @ BackendError::Build { .. } => Self::new(Kind::Build, error),
+            BackendError::Ineligible(error) => Self::new(Kind::Usage, error),
             other => Self::new(Kind::Device, other),
         }
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        let kind = match error {
+            BuildError::UnknownArch { .. } => Kind::Usage,
+            BuildError::Prebuilt(_) | BuildError::Sources(_) => Kind::Input,
+            BuildError::Cache(_) => Kind::Output,
+            _ => Kind::Build,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nabla_host::{
     Problem,
-    backend::{Backend, CpuBackend, CpuOptions, Isa},
+    backend::{Backend, BackendError, CpuBackend, CpuOptions, CudaBackend, CudaOptions, Isa},
     generate::generate_video,
     io::{ReadOptions, read_qkv, read_safetensors_bytes},
     reference::RowSample,
@@ -41,7 +41,31 @@ pub(crate) fn load(args: &InputArgs) -> Result<Arc<Qkv>, Failure> {
 pub(crate) fn backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
     match args.backend {
         BackendName::Cpu => Ok(Box::new(cpu_backend(args)?)),
+        BackendName::Cuda => Ok(Box::new(cuda_backend(args)?)),
+        BackendName::Auto => auto_backend(args),
     }
+}
+
+/// Takes CUDA if there is a device that will do, else the CPU, and says which.
+fn auto_backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
+    let why_cpu = if args.threads.is_some() || args.isa.is_some() || args.no_pin {
+        "--threads, --isa and --no-pin are the CPU's".to_owned()
+    } else {
+        match cuda_backend(args) {
+            Ok(backend) => {
+                anstream::eprintln!("backend: cuda, {} (--backend cpu takes the CPU)", backend.device().name);
+                return Ok(Box::new(backend));
+            }
+            Err(BackendError::Unavailable { reason, .. }) => reason,
+            Err(other) => return Err(other.into()),
+        }
+    };
+    anstream::eprintln!("backend: cpu; {why_cpu}");
+    Ok(Box::new(cpu_backend(args)?))
+}
+
+fn cuda_backend(args: &DeviceArgs) -> Result<CudaBackend, BackendError> {
+    CudaBackend::new(&CudaOptions { device: args.device, kernel_cache: args.kernel_cache.clone() })
 }
 
 /// Starts the CPU backend.

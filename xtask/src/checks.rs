@@ -8,10 +8,12 @@ use anyhow::Result;
 
 use crate::command::{cargo_in, output_of, run, run_reading};
 use crate::context::Context;
+use crate::device::{self, NVDISASM, PTXAS};
 use crate::runner::{Outcome, Step};
 use crate::tools::{CARGO_DENY, TYPOS, Tool};
 
-const SET_UP: Step = Step { name: "setup", what: "install what the checks need", run: set_up };
+const SET_UP: Step =
+    Step { name: "setup", what: "install what the checks and device code need", run: set_up };
 
 /// `cargo xtask setup`
 pub(crate) const SETUP: &[Step] = &[SET_UP];
@@ -34,6 +36,9 @@ pub(crate) const AUDIT: &[Step] =
 /// What the deny step needs besides its tool: the sources of every dependency, those for other platforms included.
 const DEPENDENCIES: &str = "dependencies";
 
+/// What compiling kernels for a GPU needs besides the pinned toolchain.
+const DEVICE_TOOLCHAIN: &str = "device toolchain";
+
 fn set_up(context: &Context) -> Outcome {
     for component in ["fmt", "clippy"] {
         if output_of(cargo_in(&context.root).args([component, "--version"])).is_none() {
@@ -43,6 +48,15 @@ fn set_up(context: &Context) -> Outcome {
         }
     }
     let mut missing = context.missing.borrow_mut();
+    // No step of its own needs these: the tests of code generation say what is missing.
+    if let Err(error) = device::install_toolchain(context) {
+        missing.insert(DEVICE_TOOLCHAIN, format!("a device toolchain could not be installed: {error:#}"));
+    }
+    for program in [&PTXAS, &NVDISASM] {
+        if let Err(error) = program.install(context) {
+            missing.insert(program.program, format!("{} could not be installed: {error:#}", program.program));
+        }
+    }
     for tool in [&CARGO_DENY, &TYPOS] {
         if let Err(error) = tool.install(context) {
             let Tool { program, version, .. } = tool;
@@ -52,7 +66,7 @@ fn set_up(context: &Context) -> Outcome {
     if let Err(error) = run(cargo_in(&context.root).args(["fetch", "--locked"])) {
         missing.insert(DEPENDENCIES, format!("the dependencies could not be fetched: {error:#}"));
     }
-    missing.values().for_each(|reason| println!("warning: {reason}"));
+    missing.values().for_each(|reason| println!("SKIPPED: {reason}"));
     if context.strict && !missing.is_empty() {
         let reasons = missing.values().cloned().collect::<Vec<_>>().join("; ");
         return Outcome::Failed(format!(

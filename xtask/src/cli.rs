@@ -10,7 +10,9 @@ Chores:
   test     Set up, then check and test everything. Stops at the first step that fails:
            setup, fmt, clippy, test, doc, deny (licences, bans, sources), typos.
            The last line printed counts the tests: passed, failed, skipped (ignored).
-  setup    Install what the checks need into target/tools/; does nothing when all is there.
+  setup    Install what the checks need into target/tools/, and a Rust toolchain with library
+           sources for device code (rustup's rust-src, else Debian's packages, as root).
+           Does nothing when all is there.
   audit    Check the dependencies against the advisory database, which it downloads.
   help     Print this text.
 

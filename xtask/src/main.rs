@@ -7,6 +7,7 @@ mod checks;
 mod cli;
 mod command;
 mod context;
+mod device;
 mod runner;
 mod tally;
 mod tools;

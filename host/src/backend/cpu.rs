@@ -125,7 +125,8 @@ impl Backend for CpuBackend {
         );
         // Only the bf16 dot product needs probabilities in bf16; every other path widens V instead.
         let dot = isa == Isa::Avx512Bf16 && problem.dtype == Dtype::Bf16;
-        Ok(Variant { id: VariantId(id), tile, probabilities: if dot { Dtype::Bf16 } else { Dtype::F32 } })
+        let probabilities = if dot { Dtype::Bf16 } else { Dtype::F32 };
+        Ok(Variant { id: VariantId(id), tile, probabilities, output: Dtype::F32 })
     }
 
     fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {

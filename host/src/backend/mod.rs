@@ -5,10 +5,12 @@
 //! transfers between host and device.
 
 mod cpu;
+mod cuda;
 
 use std::sync::Arc;
 
 pub use cpu::{CpuBackend, CpuOptions};
+pub use cuda::{CudaBackend, CudaDevice, CudaOptions, CudaStatus, cuda_status};
 pub use nabla_kernels_cpu::Isa;
 
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     policy::PolicyError,
     tensor::Qkv,
     token_order::TokenOrder,
-    variant::{Eligibility, MaskBlock, TileConfig, Variant},
+    variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant},
 };
 
 /// What a backend runs on.
@@ -45,6 +47,14 @@ pub enum BackendError {
         /// What the kernel or driver said.
         reason: String,
     },
+    /// There is no kernel for it: not prebuilt, and not to be built here.
+    #[error("{what} failed: {reason}")]
+    Build {
+        /// What was to be launched.
+        what: String,
+        /// What the code generator said.
+        reason: String,
+    },
     /// The device is not there or cannot be used.
     #[error("no usable {backend} device: {reason}")]
     Unavailable {
@@ -56,6 +66,9 @@ pub enum BackendError {
     /// The policy does not fit the problem.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The backend has no kernel for problems of this kind.
+    #[error(transparent)]
+    Ineligible(#[from] Ineligible),
 }
 
 /// How the tokens of queries and keys are cut into mask blocks.

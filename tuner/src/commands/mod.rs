@@ -2,6 +2,7 @@
 
 pub(crate) mod completions;
 pub(crate) mod info;
+pub(crate) mod kernels;
 pub(crate) mod mask;
 pub(crate) mod report;
 pub(crate) mod run;

@@ -98,7 +98,7 @@ fn check(
         None => oracle.reference().clone(),
         Some(_) => attention(qkv, scale, None, &sample, Arithmetic::Float64),
     };
-    Ok(verify(result, &orders.q, &oracle, &dense, variant.probabilities))
+    Ok(verify(result, &orders.q, &oracle, &dense, variant.rounding()))
 }
 
 fn to_input_order(problem: &Problem, order: &TokenOrder, result: &AttentionOutput) -> AttentionOutput {

@@ -184,6 +184,10 @@ fn header(args: &SweepArgs, command: Vec<String>, identity: &Identity, backend: 
     if no_pin {
         warnings.push("threads were not pinned to cores".to_owned());
     }
+    let timing = match backend.device().backend {
+        "cuda" => "Times are between events on the device, its second-level cache evicted before each",
+        _ => "Times are wall clock, caches warm",
+    };
     RunHeader {
         schema: SCHEMA_VERSION,
         nabla_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -193,10 +197,11 @@ fn header(args: &SweepArgs, command: Vec<String>, identity: &Identity, backend: 
         protocol: Protocol {
             warmup: 1,
             rounds: u64::from(args.rounds),
-            description: "Every configuration is verified once against float64, then timed once a round together with \
-                          the dense baseline and mask building, in an order drawn afresh each round. Times are wall \
-                          clock, caches warm; intervals are distribution-free 95 % intervals of the median."
-                .to_owned(),
+            description: format!(
+                "Every configuration is verified once against float64, then timed once a round together with the dense \
+                 baseline and mask building, in an order drawn afresh each round. {timing}; intervals are \
+                 distribution-free 95 % intervals of the median."
+            ),
         },
         warnings,
     }

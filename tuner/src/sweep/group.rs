@@ -186,7 +186,7 @@ impl<'a> Length<'a> {
         };
         let output = launch().map_err(|e: BackendError| (Status::LaunchError, e.to_string()))?;
         let orders = workspace.orders();
-        let (accuracy, verdict) = verify(&output, &orders.q, oracle, &self.dense, variant.probabilities);
+        let (accuracy, verdict) = verify(&output, &orders.q, oracle, &self.dense, variant.rounding());
         outcome.accuracy = Some(accuracy);
         verdict.map_err(|reason| (Status::Incorrect, reason))
     }

@@ -1,0 +1,391 @@
+//! Loads, stores, atomics, asynchronous copies and matrix loads of a warp.
+
+use super::lanes::{LANES, lanes_of};
+use super::step::Machine;
+use super::warp::{PendingCopy, Ran, Warp, at_lane, stop};
+use crate::decode::{LOCAL_BASE, SHARED_BASE, WINDOW};
+use crate::fault::{FaultKind, MemorySpace};
+use crate::memory::Found;
+use crate::program::{Access, Address, AtomOp, Atomic, NONE, Slot};
+use crate::scalar::{Scalar, Space};
+
+/// One byte address in a definite space.
+#[derive(Clone, Copy)]
+enum Spot {
+    Global(u64),
+    Shared(u64),
+    Local(u64),
+}
+
+fn spot(space: Space, address: u64) -> Spot {
+    match space {
+        Space::Shared => Spot::Shared(address),
+        Space::Local => Spot::Local(address),
+        Space::Generic if address.wrapping_sub(SHARED_BASE) < WINDOW => Spot::Shared(address - SHARED_BASE),
+        Space::Generic if address.wrapping_sub(LOCAL_BASE) < WINDOW => Spot::Local(address - LOCAL_BASE),
+        _ => Spot::Global(address),
+    }
+}
+
+/// Addresses of all lanes; narrow registers wrap around at 32 bits, as the shared window does.
+#[inline(always)]
+pub(super) fn addresses(warp: &Warp, address: Address, mask: u32) -> Ran<[u64; LANES]> {
+    let mut out = [0; LANES];
+    if address.wide {
+        let base = warp.wide(address.slot, mask)?;
+        for lane in 0..LANES {
+            out[lane] = base[lane].wrapping_add(i64::from(address.offset) as u64);
+        }
+    } else {
+        let base = warp.narrow(address.slot, mask)?;
+        for lane in 0..LANES {
+            out[lane] = u64::from(base[lane].wrapping_add(address.offset as u32));
+        }
+    }
+    Ok(out)
+}
+
+fn sign_extend(value: u64, bytes: u32, register: u8) -> u64 {
+    let shift = 64 - 8 * bytes;
+    let extended = ((value << shift) as i64 >> shift) as u64;
+    extended & (u64::MAX >> (64 - u32::from(register)))
+}
+
+impl Machine<'_> {
+    fn aligned(&self, spot: Spot, bytes: u32) -> Result<(), FaultKind> {
+        let (space, address) = match spot {
+            Spot::Global(address) => (MemorySpace::Global, address),
+            Spot::Shared(address) => (MemorySpace::Shared, address),
+            Spot::Local(address) => (MemorySpace::Local, address),
+        };
+        if address & u64::from(bytes - 1) == 0 {
+            Ok(())
+        } else {
+            Err(FaultKind::Misaligned { space, address, bytes })
+        }
+    }
+
+    fn read(
+        &self,
+        warp: &Warp,
+        lane: usize,
+        spot: Spot,
+        bytes: u32,
+        last: &mut Option<Found>,
+    ) -> Result<u64, FaultKind> {
+        match spot {
+            Spot::Shared(address) => self.shared.load_bits(address, bytes),
+            Spot::Local(address) => warp.local[lane].load_bits(address, bytes),
+            Spot::Global(address) => {
+                let found = self.memory.find(address, bytes, last)?;
+                let unwritten = FaultKind::UninitialisedMemory { space: MemorySpace::Global, address, bytes };
+                match self.memory.load(found, bytes) {
+                    None if self.lenient => Ok(0),
+                    value => value.ok_or(unwritten),
+                }
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        warp: &mut Warp,
+        lane: usize,
+        spot: Spot,
+        bytes: u32,
+        value: u64,
+        last: &mut Option<Found>,
+    ) -> Result<(), FaultKind> {
+        match spot {
+            Spot::Shared(address) => self.shared.store_bits(address, bytes, value),
+            Spot::Local(address) => warp.local[lane].store_bits(address, bytes, value),
+            Spot::Global(address) => {
+                let found = self.memory.find(address, bytes, last)?;
+                self.memory.store(found, bytes, value);
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, spot: Spot, bytes: u32, write: bool) {
+        let counter = match (spot, write) {
+            (Spot::Global(_), false) => &mut self.counters.global_load_bytes,
+            (Spot::Global(_), true) => &mut self.counters.global_store_bytes,
+            (Spot::Shared(_), _) => &mut self.counters.shared_bytes,
+            (Spot::Local(_), _) => &mut self.counters.local_bytes,
+        };
+        *counter += u64::from(bytes);
+    }
+
+    pub(super) fn load(&mut self, warp: &mut Warp, access: &Access, mask: u32) -> Ran<()> {
+        let addresses = addresses(warp, access.address, mask)?;
+        let (bytes, count) = (u32::from(access.bytes), u32::from(access.count));
+        let mut last = None;
+        let mut values = [[0; LANES]; 4];
+        for lane in lanes_of(mask) {
+            let whole = spot(access.space, addresses[lane]);
+            at_lane(self.aligned(whole, bytes * count), lane)?;
+            self.count(whole, bytes * count, false);
+            for i in 0..count {
+                let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
+                let value = at_lane(self.read(warp, lane, part, bytes, &mut last), lane)?;
+                let extended = if access.signed { sign_extend(value, bytes, access.register) } else { value };
+                values[i as usize][lane] = extended;
+            }
+        }
+        for (slot, value) in access.slots.iter().zip(&values).take(count as usize) {
+            put(warp, *slot, access.register == 64, mask, value);
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_param(&mut self, warp: &mut Warp, access: &Access, mask: u32) -> Ran<()> {
+        let (bytes, count) = (usize::from(access.bytes), usize::from(access.count));
+        let start = usize::try_from(access.address.offset).unwrap_or(usize::MAX);
+        let data = start.checked_add(bytes * count).and_then(|end| self.params.get(start..end));
+        let Some(data) = data else {
+            let (address, bytes) = (i64::from(access.address.offset) as u64, (bytes * count) as u32);
+            let nearest = format!("there are {} bytes", self.params.len());
+            return stop(FaultKind::OutOfBounds { space: MemorySpace::Param, address, bytes, nearest }, None);
+        };
+        for (slot, part) in access.slots.iter().zip(data.chunks_exact(bytes)) {
+            let mut raw = [0; 8];
+            raw[..bytes].copy_from_slice(part);
+            let value = u64::from_le_bytes(raw);
+            let value = if access.signed { sign_extend(value, bytes as u32, access.register) } else { value };
+            put(warp, *slot, access.register == 64, mask, &[value; LANES]);
+        }
+        Ok(())
+    }
+
+    pub(super) fn store(&mut self, warp: &mut Warp, access: &Access, mask: u32) -> Ran<()> {
+        let addresses = addresses(warp, access.address, mask)?;
+        let (bytes, count) = (u32::from(access.bytes), u32::from(access.count));
+        let mut values = [[0; LANES]; 4];
+        for (slot, value) in access.slots.iter().zip(&mut values).take(count as usize) {
+            *value = get(warp, *slot, access.register == 64, mask)?;
+        }
+        let mut last = None;
+        for lane in lanes_of(mask) {
+            let whole = spot(access.space, addresses[lane]);
+            at_lane(self.aligned(whole, bytes * count), lane)?;
+            self.count(whole, bytes * count, true);
+            for i in 0..count {
+                let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
+                at_lane(self.write(warp, lane, part, bytes, values[i as usize][lane], &mut last), lane)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn atomic(&mut self, warp: &mut Warp, atomic: &Atomic, mask: u32) -> Ran<()> {
+        let addresses = addresses(warp, atomic.address, mask)?;
+        let wide = atomic.scalar.bits() == 64;
+        let b = get(warp, atomic.b, wide, mask)?;
+        let c = if atomic.c == NONE { b } else { get(warp, atomic.c, wide, mask)? };
+        let bytes = atomic.scalar.bytes();
+        let mut old = [0; LANES];
+        let memory = self.memory;
+        let _others_wait = memory.exclusive();
+        let mut last = None;
+        // Lanes act one after the other, in their order: one of the orders the hardware may choose.
+        for lane in lanes_of(mask) {
+            let at = spot(atomic.space, addresses[lane]);
+            at_lane(self.aligned(at, bytes), lane)?;
+            self.count(at, bytes, true);
+            old[lane] = at_lane(self.read(warp, lane, at, bytes, &mut last), lane)?;
+            let new = combine(atomic.op, atomic.scalar, old[lane], b[lane], c[lane]);
+            at_lane(self.write(warp, lane, at, bytes, new, &mut last), lane)?;
+        }
+        put(warp, atomic.d, wide, mask, &old);
+        Ok(())
+    }
+
+    pub(super) fn copy_async(
+        &mut self,
+        warp: &mut Warp,
+        (to, from): (Address, Address),
+        bytes: u8,
+        source_bytes: Slot,
+        mask: u32,
+    ) -> Ran<()> {
+        let targets = addresses(warp, to, mask)?;
+        let sources = addresses(warp, from, mask)?;
+        let sizes = if source_bytes == NONE {
+            [u32::from(bytes); LANES]
+        } else {
+            *warp.narrow(source_bytes, mask)?
+        };
+        let mut last = None;
+        for lane in lanes_of(mask) {
+            let size = sizes[lane];
+            if size > u32::from(bytes) {
+                let text = format!("the source size {size} is larger than the copy, {bytes} bytes");
+                return stop(FaultKind::Unmodelled(text), Some(lane));
+            }
+            if sources[lane] & u64::from(bytes - 1) != 0 {
+                let (space, address) = (MemorySpace::Global, sources[lane]);
+                return stop(FaultKind::Misaligned { space, address, bytes: u32::from(bytes) }, Some(lane));
+            }
+            if size > 0 {
+                at_lane(self.source(sources[lane], size, &mut last).map(|_| ()), lane)?;
+            }
+            at_lane(self.shared.begin_copy(targets[lane], u32::from(bytes)), lane)?;
+            self.counters.global_load_bytes += u64::from(size);
+            self.counters.shared_bytes += u64::from(bytes);
+            warp.copies.push(PendingCopy {
+                lane: lane as u8,
+                bytes,
+                source_bytes: size as u8,
+                group: warp.groups[lane],
+                to: targets[lane],
+                from: sources[lane],
+            });
+        }
+        if self.eager {
+            self.land(warp, mask, |_| true)?;
+        }
+        Ok(())
+    }
+
+    /// The bytes a copy reads, up to 16; the address is aligned for the whole copy.
+    fn source(&self, address: u64, size: u32, last: &mut Option<Found>) -> Result<[u8; 16], FaultKind> {
+        let mut data = [0; 16];
+        let mut at = 0;
+        while at < size {
+            let bytes = if size - at >= 4 { 4 } else { 1 };
+            let found = self.memory.find(address + u64::from(at), bytes, last)?;
+            let unwritten =
+                FaultKind::UninitialisedMemory { space: MemorySpace::Global, address, bytes: size };
+            let value = match self.memory.load(found, bytes) {
+                None if self.lenient => 0,
+                value => value.ok_or(unwritten)?,
+            };
+            let part = &mut data[at as usize..(at + bytes) as usize];
+            part.copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+            at += bytes;
+        }
+        Ok(data)
+    }
+
+    /// Lets the copies of these lanes land whose group `ready` accepts: the latest moment PTX allows.
+    pub(super) fn land(
+        &mut self,
+        warp: &mut Warp,
+        mask: u32,
+        ready: impl Fn(&PendingCopy) -> bool,
+    ) -> Ran<()> {
+        let copies = std::mem::take(&mut warp.copies);
+        let mut last = None;
+        for copy in copies {
+            if mask >> copy.lane & 1 == 0 || !ready(&copy) {
+                warp.copies.push(copy);
+                continue;
+            }
+            let data = self.source(copy.from, u32::from(copy.source_bytes), &mut last);
+            let data = at_lane(data, usize::from(copy.lane))?;
+            self.shared.end_copy(copy.to, &data[..usize::from(copy.bytes)]);
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_matrix(
+        &mut self,
+        warp: &mut Warp,
+        address: Address,
+        (count, transposed, generic): (u8, bool, bool),
+        slots: &[Slot; 4],
+    ) -> Ran<()> {
+        // Rows of matrix i come from lanes 8 i to 8 i + 7; the other lanes' addresses do not count.
+        let used = u32::MAX >> (32 - 8 * u32::from(count));
+        let mut addresses = addresses(warp, address, used)?;
+        if generic {
+            for lane in lanes_of(used) {
+                let Spot::Shared(inside) = spot(Space::Generic, addresses[lane]) else {
+                    let text = "the generic address of ldmatrix does not point to shared memory".to_owned();
+                    return stop(FaultKind::Unmodelled(text), Some(lane));
+                };
+                addresses[lane] = inside;
+            }
+        }
+        for (matrix, slot) in slots.iter().enumerate().take(usize::from(count)) {
+            let mut rows = [[0_u8; 16]; 8];
+            for (row, data) in rows.iter_mut().enumerate() {
+                let lane = matrix * 8 + row;
+                *data = at_lane(self.shared.load::<16>(addresses[lane]), lane)?;
+            }
+            self.counters.shared_bytes += 128;
+            let mut value = [0; LANES];
+            for (lane, out) in value.iter_mut().enumerate() {
+                let (major, minor) = (lane / 4, lane % 4);
+                let half = |row: usize, column: usize| {
+                    u32::from(u16::from_le_bytes([rows[row][2 * column], rows[row][2 * column + 1]]))
+                };
+                *out = if transposed {
+                    half(2 * minor, major) | half(2 * minor + 1, major) << 16
+                } else {
+                    half(major, 2 * minor) | half(major, 2 * minor + 1) << 16
+                };
+            }
+            warp.set_narrow(*slot, u32::MAX, &value);
+        }
+        Ok(())
+    }
+}
+
+/// Writes lanes, zero-extended, to a register of either file.
+fn put(warp: &mut Warp, slot: Slot, wide: bool, mask: u32, value: &[u64; LANES]) {
+    match (slot, wide) {
+        (NONE, _) => {}
+        (_, true) => warp.set_wide(slot, mask, value),
+        (_, false) => warp.set_narrow(slot, mask, &value.map(|x| x as u32)),
+    }
+}
+
+/// Reads lanes, zero-extended, from a register of either file.
+pub(super) fn get(warp: &Warp, slot: Slot, wide: bool, mask: u32) -> Ran<[u64; LANES]> {
+    if wide { warp.wide(slot, mask).copied() } else { Ok(warp.narrow(slot, mask)?.map(u64::from)) }
+}
+
+fn combine(op: AtomOp, scalar: Scalar, old: u64, b: u64, c: u64) -> u64 {
+    let mask = u64::MAX >> (64 - scalar.bits());
+    let signed = |x: u64| if scalar.bits() == 32 { i64::from(x as u32 as i32) } else { x as i64 };
+    let ordered = |less: bool| match (op, less) {
+        (AtomOp::Min, true) | (AtomOp::Max, false) => old,
+        _ => b,
+    };
+    match op {
+        AtomOp::Add if scalar == Scalar::F32 => {
+            u64::from((f32::from_bits(old as u32) + f32::from_bits(b as u32)).to_bits())
+        }
+        AtomOp::Add if scalar == Scalar::F64 => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
+        AtomOp::Add => old.wrapping_add(b) & mask,
+        AtomOp::Min | AtomOp::Max if scalar.is_signed() => ordered(signed(old) < signed(b)),
+        AtomOp::Min | AtomOp::Max => ordered(old < b),
+        AtomOp::And => old & b,
+        AtomOp::Or => old | b,
+        AtomOp::Xor => old ^ b,
+        AtomOp::Exchange => b,
+        AtomOp::CompareSwap => {
+            if old == b {
+                c
+            } else {
+                old
+            }
+        }
+        AtomOp::Increment => {
+            if old >= b {
+                0
+            } else {
+                old + 1
+            }
+        }
+        AtomOp::Decrement => {
+            if old == 0 || old > b {
+                b
+            } else {
+                old - 1
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Matrix products of a warp.
+//!
+//! The 16x8 result is summed in order of k by fused multiply-adds of f32, starting from zero, and the accumulator is added
+//! last. Tensor cores sum otherwise: they align a group of products and the accumulator to the largest exponent, truncate,
+//! and add; the difference is a few units in the last place of the largest term.
+
+use super::lanes::LANES;
+use crate::program::Mma;
+
+/// A half-precision number as f32, by arithmetic that vectorises; subnormals, infinities and NaN included.
+#[inline(always)]
+pub(crate) fn half_to_f32(x: u32) -> f32 {
+    let magnitude = x & 0x7fff;
+    // Exponents move by 112; multiplying does it for subnormals, too.
+    let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((254 - 15) << 23);
+    let bits = if magnitude >= 0x7c00 { magnitude << 13 | 0x7f80_0000 } else { scaled.to_bits() };
+    f32::from_bits(bits | (x & 0x8000) << 16)
+}
+
+#[inline(always)]
+fn widen<const BF16: bool>(x: u32) -> f32 {
+    if BF16 { f32::from_bits(x << 16) } else { half_to_f32(x & 0xffff) }
+}
+
+/// Registers of the operands, in the order the instruction names them.
+pub(crate) struct Fragments<'a> {
+    pub(crate) a: [&'a [u32; LANES]; 4],
+    pub(crate) b: [&'a [u32; LANES]; 2],
+    pub(crate) c: [&'a [u32; LANES]; 4],
+}
+
+#[inline(always)]
+fn multiply<const BF16: bool>(f: &Fragments<'_>) -> [[u32; LANES]; 4] {
+    // Lane 4 g + t holds columns 2 t, 2 t + 1 of rows g and g + 8 of A, rows 2 t, 2 t + 1 of column g of B.
+    let mut a = [[0.0_f32; 16]; 16];
+    let mut b = [[0.0_f32; 8]; 16];
+    for (i, register) in f.a.iter().enumerate() {
+        let (row, column) = ((i & 1) * 8, (i >> 1) * 8);
+        for lane in 0..LANES {
+            let (g, t) = (lane / 4, lane % 4 * 2);
+            a[row + g][column + t] = widen::<BF16>(register[lane] & 0xffff);
+            a[row + g][column + t + 1] = widen::<BF16>(register[lane] >> 16);
+        }
+    }
+    for (i, register) in f.b.iter().enumerate() {
+        for lane in 0..LANES {
+            let (g, t) = (lane / 4, lane % 4 * 2);
+            b[i * 8 + t][g] = widen::<BF16>(register[lane] & 0xffff);
+            b[i * 8 + t + 1][g] = widen::<BF16>(register[lane] >> 16);
+        }
+    }
+    let mut out = [[0; LANES]; 4];
+    for (row, factors) in a.iter().enumerate() {
+        let mut sums = [0.0_f32; 8];
+        for (factor, others) in factors.iter().zip(&b) {
+            for column in 0..8 {
+                sums[column] = factor.mul_add(others[column], sums[column]);
+            }
+        }
+        for (column, sum) in sums.iter().enumerate() {
+            let (register, lane) = ((row / 8) * 2 + column % 2, (row % 8) * 4 + column / 2);
+            out[register][lane] = (f32::from_bits(f.c[register][lane]) + sum).to_bits();
+        }
+    }
+    out
+}
+
+/// The four registers of the result.
+#[inline(always)]
+pub(crate) fn mma(op: &Mma, fragments: &Fragments<'_>) -> [[u32; LANES]; 4] {
+    if op.bf16 { multiply::<true>(fragments) } else { multiply::<false>(fragments) }
+}

@@ -1,0 +1,15 @@
+//! Execution: one CTA at a time, its warps in turns, their lanes together.
+
+mod access;
+mod collective;
+mod convert;
+mod cta;
+mod float;
+mod integer;
+mod lanes;
+mod mma;
+mod shared;
+mod step;
+mod warp;
+
+pub(crate) use cta::{Cta, CtaFault, Grid};

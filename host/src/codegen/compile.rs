@@ -1,0 +1,321 @@
+//! Compiles variants: rustc alone, launch bounds, the assembler's verdict; each kept in the cache.
+
+use std::{
+    env, fs, io,
+    ops::Deref,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    time::Instant,
+};
+
+use nabla_kernels_gpu::instances::Instance;
+use rayon::prelude::*;
+
+use super::{
+    BuildError, KernelUnit, Sources, TARGET, Toolchain, VariantRecord,
+    cache::{Cache, Key},
+    core_library::CoreLibrary,
+    cuda_tools::CudaTool,
+    kernel_cache::ptx_hash,
+    ptxas,
+    unit::check_arch,
+};
+
+/// Options of every compilation of a kernel.
+const OPTIONS: [&str; 13] = [
+    "--edition=2024",
+    "--crate-name=nabla_kernels_gpu",
+    "--crate-type=cdylib",
+    "-Copt-level=3",
+    "-Cpanic=abort",
+    "-Clto=fat",
+    "-Ccodegen-units=1",
+    "-Cembed-bitcode=yes",
+    // Arrays of registers are indexed by loop counters: what is not unrolled ends up in local memory.
+    "-Cllvm-args=--unroll-threshold=100000",
+    "-Zunstable-options",
+    "--cfg=nabla_device",
+    "--color=never",
+    "--error-format=human",
+];
+
+/// A built variant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Built {
+    /// What is known of it: id, architecture, resources, seconds it took; its fields are this type's, too.
+    pub record: VariantRecord,
+    /// The PTX, with launch bounds.
+    pub ptx: String,
+    /// Where it is kept.
+    pub ptx_path: PathBuf,
+    /// Whether it was there already.
+    pub cached: bool,
+}
+
+impl Built {
+    pub(super) fn new(record: VariantRecord, ptx: String, ptx_path: PathBuf, cached: bool) -> Self {
+        Self { record, ptx, ptx_path, cached }
+    }
+}
+
+impl Deref for Built {
+    type Target = VariantRecord;
+
+    fn deref(&self) -> &VariantRecord {
+        &self.record
+    }
+}
+
+/// Compiles kernels of one device crate with one toolchain into one cache. May be shared between threads.
+#[derive(Debug)]
+pub struct Compiler {
+    toolchain: Toolchain,
+    cache: Cache,
+    sources: Sources,
+    /// Where the cache has the sources.
+    source_folder: PathBuf,
+    ptxas: Option<CudaTool>,
+    /// Libraries by architecture, looked up once.
+    libraries: Mutex<Vec<(String, CoreLibrary)>>,
+}
+
+impl Compiler {
+    /// Sets up a compiler of the device crate in a folder.
+    ///
+    /// # Errors
+    /// When the folder is no crate or the cache cannot be used.
+    pub fn new(
+        toolchain: Toolchain,
+        cache_dir: &Path,
+        kernels_source_dir: &Path,
+    ) -> Result<Self, BuildError> {
+        Self::with_sources(toolchain, cache_dir, Sources::read(kernels_source_dir)?)
+    }
+
+    /// Sets up a compiler of given sources.
+    ///
+    /// # Errors
+    /// When the cache cannot be used.
+    pub fn with_sources(
+        toolchain: Toolchain,
+        cache_dir: &Path,
+        sources: Sources,
+    ) -> Result<Self, BuildError> {
+        let cache = Cache::open(cache_dir)?;
+        let source_folder = sources.put_into(&cache)?;
+        let (ptxas, libraries) = (CudaTool::ptxas(), Mutex::default());
+        Ok(Self { toolchain, cache, sources, source_folder, ptxas, libraries })
+    }
+
+    /// Returns the toolchain.
+    pub fn toolchain(&self) -> &Toolchain {
+        &self.toolchain
+    }
+
+    /// Returns the sources.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Returns the assembler, if there is one.
+    pub fn ptxas(&self) -> Option<&CudaTool> {
+        self.ptxas.as_ref()
+    }
+
+    /// Returns the cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Builds `core` for an architecture unless it is there; the first variant would otherwise take that time.
+    ///
+    /// # Errors
+    /// When the architecture is none, or cargo fails.
+    pub fn prepare(&self, arch: &str) -> Result<(), BuildError> {
+        self.core_library(arch).map(drop)
+    }
+
+    /// Builds an instance of this project's kernels for an architecture such as `sm_80`, or takes it from the cache.
+    ///
+    /// # Errors
+    /// When its constants do not go together, and as [`Compiler::build_unit`].
+    pub fn build(&self, instance: &Instance, arch: &str) -> Result<Built, BuildError> {
+        self.build_unit(&KernelUnit::of(instance)?, arch)
+    }
+
+    /// Builds a kernel, or takes it from the cache.
+    ///
+    /// # Errors
+    /// When it does not compile, or the assembler refuses it or reports spills, local memory or lost performance
+    /// that the unit does not allow.
+    pub fn build_unit(&self, unit: &KernelUnit, arch: &str) -> Result<Built, BuildError> {
+        unit.check()?;
+        check_arch(arch)?;
+        let name = format!("{}-{}", unit.id, &self.key(unit, arch)[..16]);
+        let folder = self.cache.path(&["kernels", arch]);
+        let (ptx_path, record_path) =
+            (folder.join(format!("{name}.ptx")), folder.join(format!("{name}.json")));
+        let (mut record, ptx, cached) = match self.cached(&ptx_path, &record_path) {
+            Some((record, ptx)) => (record, ptx, true),
+            None => {
+                let (record, ptx) = self.compile(unit, arch)?;
+                (record, ptx, false)
+            }
+        };
+        let release = self.ptxas.as_ref().map(|ptxas| &ptxas.version);
+        let unassembled = release.is_some() && record.ptxas.as_ref() != release;
+        if unassembled {
+            self.assemble(&mut record, &ptx)?;
+        }
+        if unassembled || !cached {
+            self.cache.write(&ptx_path, ptx.as_bytes())?;
+            // The record last: where there is one, its PTX is there, too.
+            let text =
+                serde_json::to_vec(&record).map_err(|e| io_error(unit, "write its record", e.into()))?;
+            self.cache.write(&record_path, &text)?;
+        }
+        let faults = record.resources.as_ref().map(|resources| resources.faults()).unwrap_or_default();
+        if !faults.is_empty() && !unit.slow_allowed {
+            return Err(BuildError::Rejected { id: unit.id.clone(), arch: arch.to_owned(), faults });
+        }
+        Ok(Built::new(record, ptx, ptx_path, cached))
+    }
+
+    /// Builds many kernels, `jobs` at once (0: one for each core), and tells of each as it is done, from any thread
+    /// and in any order. Results are in the order asked for.
+    pub fn build_many(
+        &self,
+        requests: &[(KernelUnit, String)],
+        jobs: usize,
+        on_done: impl Fn(usize, &Result<Built, BuildError>) + Sync,
+    ) -> Vec<Result<Built, BuildError>> {
+        let build = |(index, (unit, arch)): (usize, &(KernelUnit, String))| {
+            let result = self.build_unit(unit, arch);
+            on_done(index, &result);
+            result
+        };
+        match rayon::ThreadPoolBuilder::new().num_threads(jobs).build() {
+            Ok(pool) => pool.install(|| requests.par_iter().enumerate().map(build).collect()),
+            // A system without threads to spare still builds.
+            Err(_) => requests.iter().enumerate().map(build).collect(),
+        }
+    }
+
+    /// Names a variant by everything that decides its PTX.
+    fn key(&self, unit: &KernelUnit, arch: &str) -> String {
+        let KernelUnit { id, kernel, entry, constants, bounds, shared_bytes, slow_allowed: _ } = unit;
+        let mut key = Key::new("kernel").with(self.sources.hash()).with(&self.toolchain.identity).with(arch);
+        for option in OPTIONS {
+            key = key.with(option);
+        }
+        for part in [id, kernel, entry] {
+            key = key.with(part);
+        }
+        for (name, value) in constants {
+            key = key.with(name).with(value.to_le_bytes());
+        }
+        for number in [bounds.threads, bounds.min_blocks_per_sm, *shared_bytes] {
+            key = key.with(number.to_le_bytes());
+        }
+        key.finish()
+    }
+
+    /// Reads a variant from the cache; what is damaged counts as not there.
+    fn cached(&self, ptx_path: &Path, record_path: &Path) -> Option<(VariantRecord, String)> {
+        let record: VariantRecord = serde_json::from_slice(&fs::read(record_path).ok()?).ok()?;
+        let ptx = fs::read_to_string(ptx_path).ok()?;
+        (ptx_hash(&ptx) == record.ptx_hash).then_some((record, ptx))
+    }
+
+    fn core_library(&self, arch: &str) -> Result<CoreLibrary, BuildError> {
+        check_arch(arch)?;
+        // Held while building: other threads of this process want the same library.
+        let mut libraries = self.libraries.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((_, library)) = libraries.iter().find(|(known, _)| known == arch) {
+            return Ok(library.clone());
+        }
+        let library = CoreLibrary::find_or_build(&self.toolchain, arch, &self.cache)?;
+        libraries.push((arch.to_owned(), library.clone()));
+        Ok(library)
+    }
+
+    fn compile(&self, unit: &KernelUnit, arch: &str) -> Result<(VariantRecord, String), BuildError> {
+        let library = self.core_library(arch)?;
+        let scratch = self.cache.scratch()?;
+        let start = Instant::now();
+        let output_path = scratch.path().join("kernel.ptx");
+        let mut command = self.rustc(unit, arch, &library);
+        command.arg(format!("--emit=asm={}", output_path.display())).current_dir(scratch.path());
+        let output = command
+            .output()
+            .map_err(|error| io_error(unit, &format!("run {}", self.toolchain.rustc.display()), error))?;
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if !output.status.success() {
+            return Err(BuildError::Compile { id: unit.id.clone(), arch: arch.to_owned(), message });
+        }
+        let ptx = fs::read_to_string(&output_path)
+            .map_err(|error| io_error(unit, "read what the compiler wrote", error))?;
+        let ptx = unit.bounds.add_to(&ptx, &unit.entry).map_err(|error| BuildError::LaunchBounds {
+            id: unit.id.clone(),
+            arch: arch.to_owned(),
+            error,
+        })?;
+        let record = VariantRecord {
+            id: unit.id.clone(),
+            arch: arch.to_owned(),
+            entry: unit.entry.clone(),
+            constants: unit.constants.clone(),
+            threads: unit.bounds.threads,
+            shared_bytes: unit.shared_bytes,
+            ptx_hash: ptx_hash(&ptx),
+            ptxas: None,
+            resources: None,
+            seconds: start.elapsed().as_secs_f64(),
+            warnings: message,
+        };
+        Ok((record, ptx))
+    }
+
+    /// Prepares the call of the compiler, all but where its output goes.
+    fn rustc(&self, unit: &KernelUnit, arch: &str, library: &CoreLibrary) -> Command {
+        let mut command = Command::new(&self.toolchain.rustc);
+        // Variables of the user's shell are no constants of this variant.
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("NABLA_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("RUSTC_BOOTSTRAP", "1")
+            .envs(unit.constants.iter().map(|(name, value)| (name, value.to_string())))
+            .args(OPTIONS)
+            .arg(format!("--target={TARGET}"))
+            .arg(format!("-Ctarget-cpu={arch}"))
+            .arg(format!("--cfg=nabla_kernel=\"{}\"", unit.kernel))
+            // Messages name the sources, not this cache.
+            .arg(format!("--remap-path-prefix={}=kernels-gpu/src", self.source_folder.display()))
+            .arg(format!("--extern=noprelude:core={}", library.core.display()))
+            .arg(format!("--extern=noprelude:compiler_builtins={}", library.compiler_builtins.display()))
+            .arg("-L")
+            .arg(&library.folder)
+            .arg(self.source_folder.join("lib.rs"));
+        command
+    }
+
+    /// Adds the assembler's verdict to a record.
+    fn assemble(&self, record: &mut VariantRecord, ptx: &str) -> Result<(), BuildError> {
+        let Some(ptxas) = &self.ptxas else { return Ok(()) };
+        let start = Instant::now();
+        let (resources, _) = ptxas::assemble(ptxas, ptx, &record.arch)
+            .map_err(|error| BuildError::Ptxas { id: record.id.clone(), error })?;
+        record.seconds += start.elapsed().as_secs_f64();
+        record.resources = Some(resources);
+        record.ptxas = Some(ptxas.version.clone());
+        Ok(())
+    }
+}
+
+fn io_error(unit: &KernelUnit, action: &str, error: io::Error) -> BuildError {
+    BuildError::Io { id: unit.id.clone(), action: action.to_owned(), error }
+}

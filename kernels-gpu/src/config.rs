@@ -1,0 +1,135 @@
+//! The constants a kernel is compiled with.
+
+use crate::layout::CHUNK_ELEMENTS;
+
+/// Rows of the tensor core's tile: one warp owns 16 query rows.
+pub const WARP_ROWS: u32 = 16;
+/// Most key tiles in flight that a kernel keeps registers for.
+pub const MAX_STAGES: u32 = 4;
+/// Longest side of a tile, and the largest head dimension: what register arrays are dimensioned for.
+pub const MAX_SIDE: u32 = 128;
+/// Elements of a pooled key the selection stages at a time.
+pub const SELECT_SLICE: u32 = 32;
+/// Words between pooled keys in shared memory: a slice and four words, so that eight lanes that read 16 bytes of
+/// eight keys touch all banks once.
+pub const SELECT_STRIDE: u32 = SELECT_SLICE + 4;
+
+/// Storage type of Q, K, V and the output; accumulation is f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dtype {
+    /// bfloat16.
+    Bf16,
+    /// IEEE 754 half precision.
+    F16,
+}
+
+impl Dtype {
+    /// Returns the name in variant ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Returns the number that stands for the type in a device compilation.
+    pub const fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// Returns the type a number stands for; what is not a code is bf16.
+    pub const fn from_code(code: u32) -> Self {
+        if code == Self::F16.code() { Self::F16 } else { Self::Bf16 }
+    }
+}
+
+/// All compile-time constants; a kernel reads those it has a use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Constants {
+    /// Query rows of a block of threads (`BLOCK_M`); rows of the map for the selection.
+    pub block_m: u32,
+    /// Keys of a tile (`BLOCK_N`).
+    pub block_n: u32,
+    /// Elements per token and head.
+    pub head_dim: u32,
+    /// Key tiles in shared memory: one being used, the others on their way.
+    pub stages: u32,
+    /// Storage type.
+    pub dtype: Dtype,
+    /// Warps of a block of threads.
+    pub warps: u32,
+    /// Most key blocks the selection can hold a row of.
+    pub max_kv_blocks: u32,
+    /// Blocks of threads that must fit a multiprocessor at once; more leave fewer registers to each.
+    pub ctas_per_sm: u32,
+}
+
+impl Constants {
+    /// Where an instance says nothing else.
+    pub const DEFAULT: Self = Self {
+        block_m: 64,
+        block_n: 64,
+        head_dim: 128,
+        stages: 2,
+        dtype: Dtype::Bf16,
+        warps: 4,
+        max_kv_blocks: 2048,
+        ctas_per_sm: 1,
+    };
+
+    /// Returns the threads of a block.
+    pub const fn threads(&self) -> u32 {
+        self.warps * 32
+    }
+
+    /// Returns the 16-byte chunks of a token.
+    pub const fn chunks(&self) -> u32 {
+        self.head_dim / CHUNK_ELEMENTS
+    }
+
+    /// Returns the bytes of a token.
+    pub const fn row_bytes(&self) -> u32 {
+        self.head_dim * 2
+    }
+
+    /// Returns the bytes of a key tile, which are those of a value tile.
+    pub const fn key_tile_bytes(&self) -> u32 {
+        self.block_n * self.row_bytes()
+    }
+
+    /// Returns the bytes of a stage: a key tile and a value tile.
+    pub const fn stage_bytes(&self) -> u32 {
+        2 * self.key_tile_bytes()
+    }
+
+    /// Returns the shared memory of attention.
+    ///
+    /// The query tile is staged where the last stage will be: that one is filled only after the queries have moved to
+    /// registers.
+    pub const fn attention_shared_bytes(&self) -> u32 {
+        let query = self.block_m * self.row_bytes();
+        let last = if query > self.stage_bytes() { query } else { self.stage_bytes() };
+        (self.stages - 1) * self.stage_bytes() + last
+    }
+
+    /// Returns how many tokens the reorder reads at a time: each takes as many threads as it has chunks.
+    pub const fn reorder_tokens(&self) -> u32 {
+        self.threads() / self.chunks()
+    }
+
+    /// Returns the shared memory of the reorder: f32 sums of each of the tokens it reads at a time.
+    pub const fn reorder_shared_bytes(&self) -> u32 {
+        self.reorder_tokens() * self.head_dim * 4
+    }
+
+    /// Returns the shared memory of the selection: rows of scores, their queries, a slice of a key per thread.
+    pub const fn select_shared_bytes(&self) -> u32 {
+        4 * (self.block_m * (self.max_kv_blocks + self.head_dim) + self.threads() * SELECT_STRIDE)
+    }
+}
+
+/// The constants of a device compilation, as a type that a kernel is generic over.
+pub trait Config {
+    /// The constants.
+    const CONSTANTS: Constants;
+}

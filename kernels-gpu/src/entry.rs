@@ -1,0 +1,285 @@
+//! What a device compilation exports: the one kernel that `nabla_kernel` names, with the constants of `NABLA_*`.
+//!
+//! Parameters are plain scalars and pointers to global memory, in the order written here. `T` below is the 16-bit
+//! storage type of the constants; `bh` is batch size times heads.
+
+use crate::{
+    config::{Config, Constants, Dtype},
+    instances::{Instance, Kernel},
+    ptx,
+};
+
+/// Reads a decimal number, at compile time; without a value, the default.
+const fn number(text: Option<&str>, default: u32) -> u32 {
+    let Some(text) = text else { return default };
+    let digits = text.as_bytes();
+    assert!(!digits.is_empty(), "a NABLA_ variable is empty");
+    let (mut value, mut i) = (0, 0);
+    while i < digits.len() {
+        assert!(digits[i].is_ascii_digit(), "a NABLA_ variable is not a decimal number");
+        value = value * 10 + (digits[i] - b'0') as u32;
+        i += 1;
+    }
+    value
+}
+
+/// The constants of this compilation: `Instance::env`, read back.
+struct Chosen;
+
+impl Config for Chosen {
+    const CONSTANTS: Constants = {
+        let default = Constants::DEFAULT;
+        Constants {
+            block_m: number(option_env!("NABLA_BLOCK_M"), default.block_m),
+            block_n: number(option_env!("NABLA_BLOCK_N"), default.block_n),
+            head_dim: number(option_env!("NABLA_HEAD_DIM"), default.head_dim),
+            stages: number(option_env!("NABLA_STAGES"), default.stages),
+            dtype: Dtype::from_code(number(option_env!("NABLA_DTYPE"), default.dtype.code())),
+            warps: number(option_env!("NABLA_WARPS"), default.warps),
+            max_kv_blocks: number(option_env!("NABLA_MAX_KV_BLOCKS"), default.max_kv_blocks),
+            ctas_per_sm: number(option_env!("NABLA_CTAS_PER_SM"), default.ctas_per_sm),
+        }
+    };
+}
+
+/// What is compiled must be something the host would launch.
+const _: () = {
+    let instance = Instance { kernel: KERNEL, constants: Chosen::CONSTANTS };
+    if let Err(reason) = instance.check() {
+        panic!("{}", reason);
+    }
+};
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    ptx::trap()
+}
+
+/// Attention over the lists of a block mask, by tensor cores or plainly.
+///
+/// - `q`, `out`: T `[bh, seqlen_q, D]`; `k`, `v`: T `[bh, seqlen_k, D]`, in block order; `lse`: f32 `[bh, seqlen_q]`,
+///   natural logarithm
+/// - `q_starts` `[q_blocks + 1]`, `kv_starts` `[kv_blocks + 1]`: first tokens of blocks, in tokens
+/// - `kv_num_blocks` `[bh, q_blocks]`, `kv_indices` `[bh, q_blocks, max_blocks]`
+///
+/// An empty list gives output 0 and lse -inf.
+#[allow(dead_code, unused_imports, reason = "one of three entry points is compiled")]
+#[cfg(any(
+    nabla_kernel = "attention_sparse",
+    nabla_kernel = "attention_dense",
+    nabla_kernel = "attention_plain"
+))]
+mod chosen {
+    use super::*;
+    use crate::kernels::{
+        attention::{self, Head, QueryTile},
+        plain,
+        walk::{Everything, Lists},
+    };
+
+    const C: Constants = Chosen::CONSTANTS;
+
+    /// Attends each query block to its listed key blocks.
+    ///
+    /// Grid: x = q_blocks times the tiles of the longest query block, y = bh.
+    ///
+    /// # Safety
+    /// Buffers have the shapes above and are aligned to 16 bytes, listed blocks exist, starts ascend strictly to the
+    /// sequence length.
+    #[cfg(nabla_kernel = "attention_sparse")]
+    #[unsafe(no_mangle)]
+    #[rustfmt::skip]
+    pub unsafe extern "ptx-kernel" fn nabla_attention_sparse(
+        q: *const u16, k: *const u16, v: *const u16, out: *mut u16, lse: *mut f32,
+        q_starts: *const u32, kv_starts: *const u32, kv_num_blocks: *const i32, kv_indices: *const i32,
+        q_blocks: u32, _kv_blocks: u32, max_blocks: u32, seqlen_q: u32, seqlen_k: u32, softmax_scale: f32,
+    ) {
+        // At least 1: division by zero would call a panic, which the device has no linker to find.
+        let tiles = (ptx::blocks_x() / q_blocks.max(1)).max(1);
+        let (block, tile) = (ptx::block_x() / tiles, ptx::block_x() % tiles);
+        // SAFETY: the caller's.
+        unsafe {
+            let queries = rows(q_starts, block, tile * C.block_m, C.block_m);
+            if queries.rows == 0 {
+                return;
+            }
+            let head = Head::of(Head { q, k, v, out, lse }, ptx::block_y(), seqlen_q, seqlen_k, C.head_dim);
+            let keys = list(kv_starts, kv_num_blocks, kv_indices, q_blocks, max_blocks, block);
+            attention::forward::<Chosen>(head, queries, keys, softmax_scale);
+        }
+    }
+
+    /// Attends all queries to all keys; lists are not read.
+    ///
+    /// Grid: x = tiles of the queries, y = bh.
+    ///
+    /// # Safety
+    /// Tensors have the shapes above and are aligned to 16 bytes.
+    #[cfg(nabla_kernel = "attention_dense")]
+    #[unsafe(no_mangle)]
+    #[rustfmt::skip]
+    pub unsafe extern "ptx-kernel" fn nabla_attention_dense(
+        q: *const u16, k: *const u16, v: *const u16, out: *mut u16, lse: *mut f32,
+        _q_starts: *const u32, _kv_starts: *const u32, _kv_num_blocks: *const i32, _kv_indices: *const i32,
+        _q_blocks: u32, _kv_blocks: u32, _max_blocks: u32, seqlen_q: u32, seqlen_k: u32, softmax_scale: f32,
+    ) {
+        let first = ptx::block_x() * C.block_m;
+        if first >= seqlen_q {
+            return;
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let head = Head::of(Head { q, k, v, out, lse }, ptx::block_y(), seqlen_q, seqlen_k, C.head_dim);
+            let queries = QueryTile { first, rows: (seqlen_q - first).min(C.block_m) };
+            attention::forward::<Chosen>(head, queries, Everything::new(seqlen_k), softmax_scale);
+        }
+    }
+
+    /// Attends each query block to its listed key blocks, as the formula says.
+    ///
+    /// Grid: x = q_blocks, y = bh.
+    ///
+    /// # Safety
+    /// As for `nabla_attention_sparse`.
+    #[cfg(nabla_kernel = "attention_plain")]
+    #[unsafe(no_mangle)]
+    #[rustfmt::skip]
+    pub unsafe extern "ptx-kernel" fn nabla_attention_plain(
+        q: *const u16, k: *const u16, v: *const u16, out: *mut u16, lse: *mut f32,
+        q_starts: *const u32, kv_starts: *const u32, kv_num_blocks: *const i32, kv_indices: *const i32,
+        q_blocks: u32, _kv_blocks: u32, max_blocks: u32, seqlen_q: u32, seqlen_k: u32, softmax_scale: f32,
+    ) {
+        let block = ptx::block_x();
+        // SAFETY: the caller's.
+        unsafe {
+            let queries = rows(q_starts, block, 0, u32::MAX);
+            let head = Head::of(Head { q, k, v, out, lse }, ptx::block_y(), seqlen_q, seqlen_k, C.head_dim);
+            let keys = || list(kv_starts, kv_num_blocks, kv_indices, q_blocks, max_blocks, block);
+            plain::forward::<Chosen, Lists>(head, queries, keys, softmax_scale);
+        }
+    }
+
+    /// Returns the rows of a query block from `skip` on, `most` at most.
+    ///
+    /// # Safety
+    /// The block exists.
+    #[inline(always)]
+    unsafe fn rows(starts: *const u32, block: u32, skip: u32, most: u32) -> QueryTile {
+        // SAFETY: the caller's.
+        let (first, end) = unsafe { (*starts.add(block as usize) + skip, *starts.add(block as usize + 1)) };
+        QueryTile { first, rows: end.saturating_sub(first).min(most) }
+    }
+
+    /// Returns the key blocks of a query block.
+    ///
+    /// # Safety
+    /// As for `nabla_attention_sparse`; the block exists.
+    #[inline(always)]
+    unsafe fn list(
+        starts: *const u32,
+        counts: *const i32,
+        indices: *const i32,
+        q_blocks: u32,
+        max_blocks: u32,
+        block: u32,
+    ) -> Lists {
+        let row = ptx::block_y() as usize * q_blocks as usize + block as usize;
+        // SAFETY: the caller's.
+        unsafe { Lists::new(starts, indices.add(row * max_blocks as usize), *counts.add(row) as u32) }
+    }
+
+    pub(super) const KERNEL: Kernel = if cfg!(nabla_kernel = "attention_sparse") {
+        Kernel::AttentionSparse
+    } else if cfg!(nabla_kernel = "attention_dense") {
+        Kernel::AttentionDense
+    } else {
+        Kernel::AttentionPlain
+    };
+}
+
+#[cfg(nabla_kernel = "reorder_pool")]
+mod chosen {
+    use super::*;
+    use crate::kernels::reorder_pool::{Tensors, reorder_pool};
+
+    pub(super) const KERNEL: Kernel = Kernel::ReorderPool;
+
+    /// Brings tokens into block order and averages each block.
+    ///
+    /// Grid: x = blocks, y = bh.
+    /// - `x`, `ordered`: T `[bh, seqlen, D]`, the first in raster order; `pooled`: f32 `[bh, blocks, D]`
+    /// - `source` `[seqlen]`: which token of `x` is next in block order
+    /// - `starts` `[blocks + 1]`: first tokens of blocks, in tokens
+    ///
+    /// # Safety
+    /// Buffers have these shapes and are aligned to 16 bytes, `source` holds tokens, starts ascend strictly to `seqlen`.
+    #[unsafe(no_mangle)]
+    #[rustfmt::skip]
+    pub unsafe extern "ptx-kernel" fn nabla_reorder_pool(
+        x: *const u16, source: *const u32, starts: *const u32, ordered: *mut u16, pooled: *mut f32,
+        blocks: u32, seqlen: u32,
+    ) {
+        let (block, bh) = (ptx::block_x(), ptx::block_y() as usize);
+        let token = bh * seqlen as usize * Chosen::CONSTANTS.head_dim as usize;
+        let mean = bh * blocks as usize * Chosen::CONSTANTS.head_dim as usize;
+        // SAFETY: the caller's.
+        unsafe {
+            let (first, end) = (*starts.add(block as usize), *starts.add(block as usize + 1));
+            let tensors =
+                Tensors { x: x.add(token), source, ordered: ordered.add(token), pooled: pooled.add(mean) };
+            reorder_pool::<Chosen>(tensors, block, first, end);
+        }
+    }
+}
+
+#[cfg(nabla_kernel = "select")]
+mod chosen {
+    use super::*;
+    use crate::kernels::select::{Inputs, Outputs, Rule, select};
+
+    pub(super) const KERNEL: Kernel = Kernel::Select;
+
+    /// Selects the key blocks of each query block.
+    ///
+    /// Grid: x = groups of `block_m` query blocks, y = bh. `words` is `ceil(kv_blocks / 64)`.
+    /// - `pooled_q` `[bh, q_blocks, D]`, `pooled_k` `[bh, kv_blocks, D]`: f32
+    /// - `always`, `allowed`: bitmaps `[q_blocks, words]` for all heads, or null
+    /// - `bitmap` `[bh, q_blocks, words]`, `counts` `[bh, q_blocks]`, `indices` `[bh, q_blocks, max]`
+    /// - `keep_from`: 1 - the share of a row to keep; above 1.5 only `always` and `allowed` select
+    ///
+    /// # Safety
+    /// Buffers have these shapes and are aligned to 16 bytes.
+    #[unsafe(no_mangle)]
+    #[rustfmt::skip]
+    pub unsafe extern "ptx-kernel" fn nabla_select(
+        pooled_q: *const f32, pooled_k: *const f32, always: *const u64, allowed: *const u64,
+        bitmap: *mut u64, counts: *mut i32, indices: *mut i32,
+        q_blocks: u32, kv_blocks: u32, max: u32, scale: f32, keep_from: f32,
+    ) {
+        const C: Constants = Chosen::CONSTANTS;
+        // Shared memory holds no longer row.
+        if kv_blocks > C.max_kv_blocks {
+            ptx::trap();
+        }
+        let bh = ptx::block_y() as usize;
+        let row = bh * q_blocks as usize;
+        // SAFETY: the caller's.
+        unsafe {
+            let inputs = Inputs {
+                pooled_q: pooled_q.add(row * C.head_dim as usize),
+                pooled_k: pooled_k.add(bh * kv_blocks as usize * C.head_dim as usize),
+                always,
+                allowed,
+            };
+            let outputs = Outputs {
+                bitmap: bitmap.add(row * kv_blocks.div_ceil(64) as usize),
+                counts: counts.add(row),
+                indices: indices.add(row * max as usize),
+            };
+            let rule = Rule { q_blocks, kv_blocks, max, scale, keep_from };
+            select::<Chosen>(inputs, outputs, rule, ptx::block_x() * C.block_m);
+        }
+    }
+}
+
+use chosen::KERNEL;

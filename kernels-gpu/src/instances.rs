@@ -1,0 +1,303 @@
+//! Which kernels there are, and the one list of those that are built, tested and shipped.
+//!
+//! An [`Instance`] is a kernel and its constants. Everything the host must know to compile and launch it is derived
+//! here; adding a kernel is a file under `kernels`, an entry point, and a line in [`INSTANCES`].
+
+use core::fmt;
+
+use crate::config::{Constants, Dtype, MAX_SIDE, MAX_STAGES, WARP_ROWS};
+
+pub mod space;
+
+/// Bytes of shared memory a block of threads may have on compute capability 8.0.
+pub const MAX_SHARED_BYTES: u32 = 163 * 1024;
+/// Bytes of shared memory of the largest multiprocessor (compute capability 9.0); each block also takes 1 KiB of it.
+const MULTIPROCESSOR_SHARED_BYTES: u32 = 228 * 1024;
+
+/// A device source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kernel {
+    /// Attention over lists of key blocks.
+    AttentionSparse,
+    /// Attention over all keys: the same body without lists.
+    AttentionDense,
+    /// Attention over lists, slow and obviously right.
+    AttentionPlain,
+    /// Reorder of tokens, fused with the mean of each block.
+    ReorderPool,
+    /// Selection of key blocks from pooled queries and keys.
+    Select,
+}
+
+impl Kernel {
+    /// All kernels.
+    pub const ALL: [Self; 5] =
+        [Self::AttentionSparse, Self::AttentionDense, Self::AttentionPlain, Self::ReorderPool, Self::Select];
+
+    /// Returns the value of `nabla_kernel` that compiles it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AttentionSparse => "attention_sparse",
+            Self::AttentionDense => "attention_dense",
+            Self::AttentionPlain => "attention_plain",
+            Self::ReorderPool => "reorder_pool",
+            Self::Select => "select",
+        }
+    }
+
+    /// Returns the symbol it exports.
+    pub const fn entry(self) -> &'static str {
+        match self {
+            Self::AttentionSparse => "nabla_attention_sparse",
+            Self::AttentionDense => "nabla_attention_dense",
+            Self::AttentionPlain => "nabla_attention_plain",
+            Self::ReorderPool => "nabla_reorder_pool",
+            Self::Select => "nabla_select",
+        }
+    }
+}
+
+/// Sizes of a launch, known at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Batch size times heads.
+    pub batch_heads: u32,
+    /// Queries; tokens, for the reorder.
+    pub seqlen_q: u32,
+    /// Query blocks; blocks, for the reorder.
+    pub q_blocks: u32,
+    /// Tokens of the longest query block.
+    pub q_block: u32,
+}
+
+/// A kernel with its constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Instance {
+    /// What is compiled.
+    pub kernel: Kernel,
+    /// What it is compiled with.
+    pub constants: Constants,
+}
+
+impl Instance {
+    /// Makes a tensor-core attention kernel; one warp per 16 query rows.
+    pub const fn attention(
+        kernel: Kernel,
+        [block_m, block_n, head_dim, stages]: [u32; 4],
+        dtype: Dtype,
+    ) -> Self {
+        let warps = block_m / WARP_ROWS;
+        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, ..Constants::DEFAULT };
+        Self { kernel, constants }
+    }
+
+    /// Makes a kernel that goes through tokens: the plain attention or the reorder.
+    pub const fn tokens(kernel: Kernel, head_dim: u32, dtype: Dtype) -> Self {
+        Self { kernel, constants: Constants { head_dim, dtype, ..Constants::DEFAULT } }
+    }
+
+    /// Makes a selection of `rows` rows a block of threads, one warp each, of at most `max_kv_blocks` key blocks.
+    pub const fn select(rows: u32, max_kv_blocks: u32, head_dim: u32) -> Self {
+        let constants =
+            Constants { block_m: rows, warps: rows, max_kv_blocks, head_dim, ..Constants::DEFAULT };
+        Self { kernel: Kernel::Select, constants }
+    }
+
+    /// Asks for `ctas_per_sm` blocks on a multiprocessor at once: the compiler then leaves registers for them.
+    pub const fn with_ctas(self, ctas_per_sm: u32) -> Self {
+        Self { constants: Constants { ctas_per_sm, ..self.constants }, ..self }
+    }
+
+    /// Says whether the constants go together.
+    ///
+    /// # Errors
+    /// What is not met, as a sentence.
+    pub const fn check(&self) -> Result<(), &'static str> {
+        let c = &self.constants;
+        if c.warps == 0 || self.threads() > 1024 {
+            return Err("a block of threads has 1 to 32 warps");
+        }
+        if c.head_dim == 0 || !c.head_dim.is_multiple_of(32) || c.head_dim > MAX_SIDE {
+            return Err("head_dim is 32, 64, 96 or 128");
+        }
+        if c.ctas_per_sm == 0 || self.threads() * c.ctas_per_sm > 2048 {
+            return Err("a multiprocessor holds 1 to 2048 threads");
+        }
+        match self.kernel {
+            Kernel::AttentionSparse | Kernel::AttentionDense => {
+                if c.block_m < WARP_ROWS || !c.block_m.is_power_of_two() || c.block_m > MAX_SIDE {
+                    return Err("block_m is 16, 32, 64 or 128");
+                }
+                if c.warps * WARP_ROWS != c.block_m {
+                    return Err("a warp owns 16 query rows: warps = block_m / 16");
+                }
+                if c.block_n == 0 || !c.block_n.is_multiple_of(16) || c.block_n > MAX_SIDE {
+                    return Err("block_n is a multiple of 16 up to 128");
+                }
+                if c.stages < 2 || c.stages > MAX_STAGES {
+                    return Err("stages is 2 to 4: one slot in use, the others on their way");
+                }
+            }
+            Kernel::AttentionPlain => {}
+            Kernel::ReorderPool => {
+                if c.reorder_tokens() == 0 {
+                    return Err("a block of threads reads one token at least");
+                }
+            }
+            Kernel::Select => {
+                if c.block_m != c.warps {
+                    return Err("the selection gives each row a warp: warps = block_m");
+                }
+                if c.max_kv_blocks == 0 || !c.max_kv_blocks.is_multiple_of(256) {
+                    return Err("max_kv_blocks is a multiple of 256: eight per lane are summed at a time");
+                }
+            }
+        }
+        if self.shared_bytes() > MAX_SHARED_BYTES {
+            return Err("shared memory of a block of threads exceeds 163 KiB");
+        }
+        // On a smaller multiprocessor fewer blocks are resident, with registers to spare.
+        if (self.shared_bytes() + 1024) * c.ctas_per_sm > MULTIPROCESSOR_SHARED_BYTES {
+            return Err("shared memory of ctas_per_sm blocks of threads exceeds a multiprocessor's 228 KiB");
+        }
+        Ok(())
+    }
+
+    /// Returns the symbol the device source exports.
+    pub const fn entry(&self) -> &'static str {
+        self.kernel.entry()
+    }
+
+    /// Writes the stable name, such as `bsfwd_sm80_m64_n64_d64_bf16_s2_w4`.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let Constants { block_m, block_n, head_dim, stages, dtype, warps, max_kv_blocks, ctas_per_sm } =
+            self.constants;
+        let dtype = dtype.name();
+        match self.kernel {
+            Kernel::AttentionSparse | Kernel::AttentionDense => {
+                let kind = if self.kernel == Kernel::AttentionSparse { "bsfwd" } else { "dnfwd" };
+                write!(out, "{kind}_sm80_m{block_m}_n{block_n}_d{head_dim}_{dtype}_s{stages}_w{warps}")?;
+            }
+            Kernel::AttentionPlain => write!(out, "plain_sm80_d{head_dim}_{dtype}_w{warps}")?,
+            Kernel::ReorderPool => write!(out, "reorder_sm80_d{head_dim}_{dtype}_w{warps}")?,
+            Kernel::Select => write!(out, "select_sm80_m{block_m}_k{max_kv_blocks}_d{head_dim}_w{warps}")?,
+        }
+        // The usual 1 stays unsaid.
+        if ctas_per_sm == 1 { Ok(()) } else { write!(out, "_c{ctas_per_sm}") }
+    }
+
+    /// Returns the environment of the device compilation.
+    pub const fn env(&self) -> [(&'static str, u32); 8] {
+        let Constants { block_m, block_n, head_dim, stages, dtype, warps, max_kv_blocks, ctas_per_sm } =
+            self.constants;
+        [
+            ("NABLA_BLOCK_M", block_m),
+            ("NABLA_BLOCK_N", block_n),
+            ("NABLA_HEAD_DIM", head_dim),
+            ("NABLA_STAGES", stages),
+            ("NABLA_DTYPE", dtype.code()),
+            ("NABLA_WARPS", warps),
+            ("NABLA_MAX_KV_BLOCKS", max_kv_blocks),
+            ("NABLA_CTAS_PER_SM", ctas_per_sm),
+        ]
+    }
+
+    /// Returns the threads of a block.
+    pub const fn threads(&self) -> u32 {
+        self.constants.threads()
+    }
+
+    /// Returns the dynamic shared memory of a block.
+    pub const fn shared_bytes(&self) -> u32 {
+        match self.kernel {
+            Kernel::AttentionSparse | Kernel::AttentionDense => self.constants.attention_shared_bytes(),
+            Kernel::AttentionPlain => 0,
+            Kernel::ReorderPool => self.constants.reorder_shared_bytes(),
+            Kernel::Select => self.constants.select_shared_bytes(),
+        }
+    }
+
+    /// Returns how many blocks must fit a multiprocessor at once.
+    pub const fn min_blocks_per_sm(&self) -> u32 {
+        self.constants.ctas_per_sm
+    }
+
+    /// Returns the blocks of a launch along x, y, z.
+    pub const fn grid(&self, sizes: &Sizes) -> [u32; 3] {
+        let x = match self.kernel {
+            Kernel::AttentionSparse => sizes.q_blocks * sizes.q_block.div_ceil(self.constants.block_m),
+            Kernel::AttentionDense => sizes.seqlen_q.div_ceil(self.constants.block_m),
+            Kernel::AttentionPlain | Kernel::ReorderPool => sizes.q_blocks,
+            Kernel::Select => sizes.q_blocks.div_ceil(self.constants.block_m),
+        };
+        [x, sizes.batch_heads, 1]
+    }
+}
+
+const fn sparse(shape: [u32; 4], dtype: Dtype) -> Instance {
+    Instance::attention(Kernel::AttentionSparse, shape, dtype)
+}
+
+const fn dense(shape: [u32; 4], dtype: Dtype) -> Instance {
+    Instance::attention(Kernel::AttentionDense, shape, dtype)
+}
+
+/// The instances that are built, tested and shipped: one line each.
+///
+/// As many blocks per multiprocessor as registers allow without spilling: ptxas says how many those are.
+#[rustfmt::skip]
+pub const INSTANCES: &[Instance] = &[
+    //       m   n    d  stages
+    sparse([64, 64,  64, 2], Dtype::Bf16).with_ctas(4),
+    sparse([64, 64,  96, 2], Dtype::Bf16).with_ctas(3),
+    sparse([64, 64, 128, 2], Dtype::Bf16).with_ctas(3),
+    sparse([64, 64,  64, 2], Dtype::F16).with_ctas(4),
+    sparse([64, 64,  96, 2], Dtype::F16).with_ctas(3),
+    sparse([64, 64, 128, 2], Dtype::F16).with_ctas(3),
+    // All the registers there are, and deeper copies in flight.
+    sparse([64, 64,  64, 2], Dtype::Bf16),
+    sparse([64, 64, 128, 2], Dtype::Bf16),
+    sparse([64, 64,  64, 3], Dtype::Bf16).with_ctas(4),
+    sparse([64, 32, 128, 4], Dtype::Bf16).with_ctas(3),
+    sparse([64, 128, 64, 2], Dtype::Bf16).with_ctas(3),
+    // Mask blocks of 32 tokens.
+    sparse([32, 32,  64, 3], Dtype::Bf16).with_ctas(8),
+    sparse([32, 32,  96, 3], Dtype::Bf16).with_ctas(5),
+    sparse([32, 32, 128, 3], Dtype::Bf16).with_ctas(4),
+    // Mask blocks of 128 tokens.
+    sparse([128, 64,  64, 2], Dtype::Bf16).with_ctas(2),
+    sparse([128, 64,  96, 2], Dtype::Bf16),
+    sparse([128, 64, 128, 2], Dtype::Bf16),
+    sparse([128, 64, 128, 2], Dtype::F16),
+
+    dense([64, 64,  64, 2], Dtype::Bf16).with_ctas(4),
+    dense([128, 64, 64, 3], Dtype::Bf16).with_ctas(2),
+    dense([128, 64, 96, 2], Dtype::Bf16),
+    dense([64, 64, 128, 2], Dtype::Bf16).with_ctas(3),
+    dense([128, 64, 128, 2], Dtype::Bf16),
+    dense([128, 64, 128, 2], Dtype::F16),
+
+    Instance::tokens(Kernel::AttentionPlain,  64, Dtype::Bf16),
+    Instance::tokens(Kernel::AttentionPlain,  96, Dtype::Bf16),
+    Instance::tokens(Kernel::AttentionPlain, 128, Dtype::Bf16),
+    Instance::tokens(Kernel::AttentionPlain,  64, Dtype::F16),
+    Instance::tokens(Kernel::AttentionPlain,  96, Dtype::F16),
+    Instance::tokens(Kernel::AttentionPlain, 128, Dtype::F16),
+
+    Instance::tokens(Kernel::ReorderPool,  64, Dtype::Bf16),
+    Instance::tokens(Kernel::ReorderPool,  96, Dtype::Bf16),
+    Instance::tokens(Kernel::ReorderPool, 128, Dtype::Bf16),
+    Instance::tokens(Kernel::ReorderPool, 128, Dtype::F16),
+
+    //              rows  key blocks  d
+    Instance::select(8, 2048,  64).with_ctas(2),
+    Instance::select(8, 2048,  96).with_ctas(2),
+    Instance::select(8, 2048, 128).with_ctas(2),
+    Instance::select(4, 8192, 128),
+];
+
+#[cfg(test)]
+mod tests;

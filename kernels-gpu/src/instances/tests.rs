@@ -1,0 +1,140 @@
+use std::{collections::BTreeSet, string::String, vec::Vec};
+
+use super::{
+    space::{Axes, SPACES},
+    *,
+};
+
+fn id(instance: &Instance) -> String {
+    let mut id = String::new();
+    instance.id(&mut id).unwrap();
+    id
+}
+
+fn sparse_with(change: impl FnOnce(&mut Constants)) -> Instance {
+    let mut instance = sparse([64, 64, 128, 2], Dtype::Bf16);
+    change(&mut instance.constants);
+    instance
+}
+
+#[test]
+fn every_instance_passes_its_check() {
+    for instance in INSTANCES {
+        assert_eq!(instance.check(), Ok(()), "{}", id(instance));
+    }
+}
+
+#[test]
+fn names_are_stable_and_different() {
+    assert_eq!(id(&sparse([64, 64, 64, 2], Dtype::Bf16)), "bsfwd_sm80_m64_n64_d64_bf16_s2_w4");
+    assert_eq!(id(&dense([128, 64, 96, 3], Dtype::F16)), "dnfwd_sm80_m128_n64_d96_f16_s3_w8");
+    assert_eq!(id(&Instance::select(8, 2048, 64)), "select_sm80_m8_k2048_d64_w8");
+    assert_eq!(id(&sparse_with(|c| c.ctas_per_sm = 2)), "bsfwd_sm80_m64_n64_d128_bf16_s2_w4_c2");
+    let all: Vec<Instance> = INSTANCES.iter().copied().chain(Axes::ALL.instances()).collect();
+    let distinct: BTreeSet<&Instance> = all.iter().collect();
+    let names: BTreeSet<String> = all.iter().map(id).collect();
+    assert_eq!(names.len(), distinct.len());
+    let listed: BTreeSet<&Instance> = INSTANCES.iter().collect();
+    assert_eq!(listed.len(), INSTANCES.len(), "an instance is listed twice");
+}
+
+#[test]
+fn every_kernel_dtype_and_head_dim_of_attention_is_listed() {
+    for kernel in [Kernel::AttentionSparse, Kernel::AttentionPlain] {
+        for dtype in [Dtype::Bf16, Dtype::F16] {
+            for head_dim in [64, 96, 128] {
+                let listed = INSTANCES.iter().any(|i| {
+                    (i.kernel, i.constants.dtype, i.constants.head_dim) == (kernel, dtype, head_dim)
+                });
+                assert!(listed, "{} {} {head_dim}", kernel.name(), dtype.name());
+            }
+        }
+    }
+    for kernel in Kernel::ALL {
+        assert!(INSTANCES.iter().any(|i| i.kernel == kernel), "{}", kernel.name());
+    }
+}
+
+#[test]
+fn constants_that_do_not_go_together_are_refused() {
+    let refused: [(&str, Instance); 12] = [
+        ("head_dim", sparse_with(|c| c.head_dim = 80)),
+        ("head_dim", sparse_with(|c| c.head_dim = 256)),
+        ("block_m", sparse_with(|c| c.block_m = 40)),
+        ("block_m", sparse([48, 64, 64, 2], Dtype::F16)),
+        ("warps = block_m / 16", sparse_with(|c| c.warps = 8)),
+        ("1 to 32 warps", sparse_with(|c| c.warps = 0)),
+        ("block_n", sparse_with(|c| c.block_n = 8)),
+        ("stages", sparse_with(|c| c.stages = 1)),
+        ("stages", sparse_with(|c| c.stages = 5)),
+        ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
+        ("228 KiB", sparse_with(|c| c.ctas_per_sm = 4)),
+        ("multiple of 256", Instance::select(8, 2048 + 64, 64)),
+    ];
+    for (expected, instance) in refused {
+        let reason = instance.check().unwrap_err();
+        assert!(reason.contains(expected), "{expected:?} expected, got {reason:?}");
+    }
+}
+
+#[test]
+fn shared_memory_is_what_the_tiles_take() {
+    // Two stages of K and V, 64 x 128 x 2 bytes each; the queries pass through the last.
+    assert_eq!(sparse([64, 64, 128, 2], Dtype::Bf16).shared_bytes(), 4 * 64 * 128 * 2);
+    // A query tile larger than a stage needs room of its own: 128 x 64 x 2 against 2 x 32 x 64 x 2.
+    assert_eq!(sparse([128, 32, 64, 2], Dtype::Bf16).shared_bytes(), 8192 + 16384);
+    // Scores and queries of 8 rows, 256 slices of keys.
+    assert_eq!(Instance::select(8, 2048, 64).shared_bytes(), 4 * (8 * (2048 + 64) + 256 * 36));
+    assert_eq!(Instance::tokens(Kernel::ReorderPool, 96, Dtype::F16).shared_bytes(), 10 * 96 * 4);
+}
+
+#[test]
+fn the_grid_covers_ragged_ends() {
+    let sizes = Sizes { batch_heads: 6, seqlen_q: 1000, q_blocks: 16, q_block: 64 };
+    assert_eq!(sparse([64, 64, 64, 2], Dtype::Bf16).grid(&sizes), [16, 6, 1]);
+    assert_eq!(sparse([32, 32, 64, 3], Dtype::Bf16).grid(&sizes), [32, 6, 1]);
+    assert_eq!(dense([128, 64, 64, 3], Dtype::Bf16).grid(&sizes), [8, 6, 1]);
+    assert_eq!(Instance::select(8, 2048, 64).grid(&Sizes { q_blocks: 17, ..sizes }), [3, 6, 1]);
+    assert_eq!(Instance::tokens(Kernel::ReorderPool, 64, Dtype::Bf16).grid(&sizes), [16, 6, 1]);
+}
+
+#[test]
+fn the_environment_says_all_constants() {
+    let mut names = BTreeSet::new();
+    let instance = Instance {
+        kernel: Kernel::Select,
+        constants: Constants {
+            block_m: 1,
+            block_n: 2,
+            head_dim: 3,
+            stages: 4,
+            dtype: Dtype::F16,
+            warps: 6,
+            max_kv_blocks: 7,
+            ctas_per_sm: 8,
+        },
+    };
+    let values: Vec<u32> = instance
+        .env()
+        .map(|(name, value)| {
+            assert!(names.insert(name) && name.starts_with("NABLA_"));
+            value
+        })
+        .to_vec();
+    assert_eq!(values, [1, 2, 3, 4, 1, 6, 7, 8]);
+    assert_eq!(Dtype::from_code(Dtype::F16.code()), Dtype::F16);
+    assert_eq!(Dtype::from_code(Dtype::Bf16.code()), Dtype::Bf16);
+}
+
+#[test]
+fn a_space_is_the_product_of_its_axes_without_what_cannot_be() {
+    let axes = Axes { head_dim: &[128], dtype: &[Dtype::Bf16], ctas_per_sm: &[1], ..SPACES[2].1 };
+    let points: Vec<Instance> = axes.instances().collect();
+    // 3 x 3 x 3, less 128-key tiles in 3 and 4 stages, and 64-key tiles in 4 stages only where a query tile asks more.
+    let refused = |c: &Constants| c.attention_shared_bytes() > MAX_SHARED_BYTES;
+    assert!(points.iter().all(|i| i.check().is_ok() && !refused(&i.constants)));
+    assert_eq!(points.len(), 27 - 6);
+    for (name, axes) in SPACES {
+        assert!(axes.instances().count() > 20, "{name}");
+    }
+}

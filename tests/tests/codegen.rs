@@ -1,0 +1,241 @@
+//! Device code from source to PTX: every shipped instance on every default architecture, and what goes wrong.
+//!
+//! Needs a device toolchain and ptxas: where one is missing these tests fail and say what to do, because a check
+//! that did not run has not passed. What is compiled stays in a cache under `target`, so only changes cost time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use nabla_host::codegen::{
+    BuildError, Built, CUDA_TOOL_MISSING, Compiler, DEFAULT_ARCHS, KernelCache, KernelUnit, LaunchBounds,
+    Sources, Toolchain, instances::INSTANCES, instances::Kernel, listing, open, variant_id,
+};
+
+fn cache_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache")
+}
+
+fn toolchain() -> Toolchain {
+    Toolchain::find().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Returns the compiler of the shipped kernels.
+fn compiler() -> Compiler {
+    let compiler = Compiler::with_sources(toolchain(), &cache_dir(), Sources::built_in()).unwrap();
+    assert!(compiler.ptxas().is_some(), "ptxas {CUDA_TOOL_MISSING}");
+    compiler
+}
+
+/// Builds every instance for every architecture, in the order of the list.
+fn all_built(compiler: &Compiler) -> Vec<Built> {
+    let requests: Vec<(KernelUnit, String)> = INSTANCES
+        .iter()
+        .flat_map(|instance| DEFAULT_ARCHS.map(|arch| (KernelUnit::of(instance).unwrap(), arch.to_owned())))
+        .collect();
+    let results = compiler.build_many(&requests, 0, |_, _| {});
+    let errors: Vec<String> = results.iter().filter_map(|r| Some(r.as_ref().err()?.to_string())).collect();
+    assert!(errors.is_empty(), "{} of {} do not build:\n{}", errors.len(), results.len(), errors.join("\n"));
+    results.into_iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn every_instance_builds_and_keeps_its_promises() {
+    let compiler = compiler();
+    let built = all_built(&compiler);
+    assert_eq!(built.len(), INSTANCES.len() * DEFAULT_ARCHS.len());
+    for (variants, instance) in built.chunks(DEFAULT_ARCHS.len()).zip(INSTANCES) {
+        for variant in variants {
+            let name = format!("{} for {}", variant.id, variant.arch);
+            assert_eq!(variant.id, variant_id(instance));
+            let bounds = format!(
+                ".maxntid {},1,1\n.minnctapersm {}\n",
+                instance.threads(),
+                instance.min_blocks_per_sm()
+            );
+            assert!(variant.ptx.contains(&bounds), "{name}: no launch bounds");
+            assert!(variant.ptx.contains(&format!(".entry {}(", instance.entry())), "{name}: no entry");
+            assert!(variant.ptx.contains(&format!(".target {}", variant.arch)), "{name}: another target");
+            assert!(!listing::uses_local_memory(&variant.ptx), "{name}: local memory");
+            assert_eq!(variant.warnings, "", "{name}: the compiler warns");
+            let resources = variant.resources.as_ref().unwrap();
+            assert_eq!(resources.faults(), [""; 0], "{name}");
+            let registers = resources.registers * instance.threads() * instance.min_blocks_per_sm();
+            assert!(resources.registers > 0 && registers <= 65_536, "{name}: {registers} registers a block");
+
+            let opcodes = listing::ptx_opcodes(&variant.ptx);
+            let has = |prefix: &str| opcodes.keys().any(|opcode| opcode.starts_with(prefix));
+            let on_tensor_cores = matches!(instance.kernel, Kernel::AttentionSparse | Kernel::AttentionDense);
+            for instruction in ["mma.sync.aligned.m16n8k16", "ldmatrix.sync", "cp.async", "ex2.approx"] {
+                assert!(has(instruction) || !on_tensor_cores, "{name}: no {instruction}");
+            }
+            // The oracle is to be no copy of what it checks.
+            assert!(instance.kernel != Kernel::AttentionPlain || !has("mma"), "{name}: tensor cores");
+        }
+    }
+
+    insta::assert_snapshot!("shared_memory", shared_memory(&built));
+    registers_are_as_recorded(&compiler, &built);
+}
+
+/// Lists threads and shared memory of every instance: these follow from the sources, whatever compiles them.
+fn shared_memory(built: &[Built]) -> String {
+    let mut text = String::new();
+    for variant in built.iter().filter(|variant| variant.arch == DEFAULT_ARCHS[0]) {
+        let fixed = variant.resources.as_ref().unwrap().shared_bytes;
+        let (id, threads, dynamic) = (&variant.id, variant.threads, variant.shared_bytes);
+        writeln!(text, "{id:<40} {threads:>4} threads, {dynamic:>6} bytes dynamic, {fixed} static").unwrap();
+    }
+    text
+}
+
+/// Compares registers with those recorded for this compiler and assembler.
+///
+/// Register allocation changes with each minor version of rustc and release of ptxas, so there is a snapshot for each
+/// pair that somebody accepted. With another pair the limits asserted above still hold; accept its snapshot to hold
+/// that pair to its numbers, too.
+fn registers_are_as_recorded(compiler: &Compiler, built: &[Built]) {
+    let minor = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
+    let rustc = minor(compiler.toolchain().version.split_whitespace().nth(1).unwrap());
+    let ptxas = minor(compiler.ptxas().unwrap().version.trim_start_matches('V'));
+    let name = format!("registers_rustc_{rustc}_ptxas_{ptxas}");
+    let mut registers = BTreeMap::<&str, Vec<String>>::new();
+    for variant in built {
+        let count = variant.resources.as_ref().unwrap().registers;
+        registers.entry(&variant.id).or_default().push(format!("{count:>3} on {}", variant.arch));
+    }
+    let lines = registers.iter().map(|(id, counts)| format!("{id:<40} {}\n", counts.join(", ")));
+    let accepted =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/snapshots/codegen__{name}.snap"));
+    if accepted.is_file() || std::env::var_os("INSTA_UPDATE").is_some() {
+        insta::assert_snapshot!(name, lines.collect::<String>());
+    } else {
+        println!("no registers recorded for rustc {rustc} and ptxas {ptxas}: run with INSTA_UPDATE=always");
+    }
+}
+
+#[test]
+fn prebuilt_kernels_need_no_compiler() {
+    let compiler = compiler();
+    let built = compiler.build(&INSTANCES[0], "sm_80").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sources = compiler.sources().hash();
+    KernelCache::write(folder.path(), &compiler.toolchain().version, sources, std::slice::from_ref(&built))
+        .unwrap();
+    let prebuilt = open(folder.path(), Sources::built_in().hash()).unwrap();
+    assert_eq!(prebuilt.manifest().toolchain, compiler.toolchain().version);
+    let read = prebuilt.get(&built.id, "sm_80").unwrap();
+    assert_eq!((read.ptx, read.record), (built.ptx, built.record));
+}
+
+/// A device crate of one small kernel, and a compiler of it.
+struct Crate {
+    folder: tempfile::TempDir,
+}
+
+impl Crate {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("lib.rs"), include_str!("../../host/src/codegen/testdata/copy.rs"))
+            .unwrap();
+        Self { folder }
+    }
+
+    /// Sources apart, `core` from the cache of all these tests.
+    fn compiler(&self) -> Compiler {
+        Compiler::new(toolchain(), &cache_dir(), self.folder.path()).unwrap()
+    }
+
+    /// Adds code, so that the sources are new to the cache.
+    fn add(&self, code: &str) {
+        let path = self.folder.path().join("lib.rs");
+        let text = fs::read_to_string(&path).unwrap() + code;
+        fs::write(path, text).unwrap();
+    }
+}
+
+fn copy(elements: u32) -> KernelUnit {
+    KernelUnit {
+        id: format!("copy_e{elements}"),
+        kernel: "copy".into(),
+        entry: "copy".into(),
+        constants: vec![("NABLA_ELEMENTS".into(), elements)],
+        bounds: LaunchBounds { threads: 64, min_blocks_per_sm: 2 },
+        shared_bytes: 0,
+        slow_allowed: false,
+    }
+}
+
+#[test]
+fn constants_reach_the_source_and_make_variants_of_their_own() {
+    let krate = Crate::new();
+    let compiler = krate.compiler();
+    let stores = |elements| {
+        let built = compiler.build_unit(&copy(elements), "sm_80").unwrap();
+        assert!(built.ptx.contains(".maxntid 64,1,1\n.minnctapersm 2\n"), "{}", built.ptx);
+        let opcodes = listing::ptx_opcodes(&built.ptx);
+        opcodes.iter().filter(|(opcode, _)| opcode.starts_with("st.")).map(|(_, n)| n).sum::<usize>()
+    };
+    assert_eq!((stores(1), stores(3)), (1, 3));
+}
+
+#[test]
+fn a_variant_is_built_once_and_again_when_its_file_is_damaged() {
+    let krate = Crate::new();
+    krate.add(&format!("// {:?}\n", std::time::SystemTime::now()));
+    let first = krate.compiler().build_unit(&copy(2), "sm_80").unwrap();
+    let second = krate.compiler().build_unit(&copy(2), "sm_80").unwrap();
+    assert_eq!((first.cached, second.cached), (false, true));
+    assert_eq!((&first.ptx, &first.record), (&second.ptx, &second.record));
+    fs::write(&first.ptx_path, "half a fi").unwrap();
+    let third = krate.compiler().build_unit(&copy(2), "sm_80").unwrap();
+    assert_eq!((third.cached, third.ptx), (false, first.ptx));
+}
+
+#[test]
+fn what_does_not_compile_is_told_in_the_compiler_s_words() {
+    let krate = Crate::new();
+    let error = krate.compiler().build_unit(&copy(0), "sm_80").unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, BuildError::Compile { .. }), "{message}");
+    for part in
+        ["copy_e0 does not compile for sm_80", "NABLA_ELEMENTS must be at least 1", "kernels-gpu/src/lib.rs"]
+    {
+        assert!(message.contains(part), "{part} is missing in\n{message}");
+    }
+    let message = krate.compiler().build_unit(&copy(1), "sm_8").unwrap_err().to_string();
+    assert!(message.contains("sm_8"), "{message}");
+}
+
+#[test]
+fn an_entry_that_is_not_there_or_not_alone_is_told() {
+    let krate = Crate::new();
+    let missing = KernelUnit { entry: "paste".into(), ..copy(1) };
+    let message = krate.compiler().build_unit(&missing, "sm_80").unwrap_err().to_string();
+    assert!(message.contains("expected an entry `paste`, got copy"), "{message}");
+    let accompanied = KernelUnit { kernel: "two_entries".into(), ..copy(1) };
+    let message = krate.compiler().build_unit(&accompanied, "sm_80").unwrap_err().to_string();
+    assert!(message.contains("expected one entry"), "{message}");
+}
+
+#[test]
+fn local_memory_rejects_a_variant_unless_it_is_allowed() {
+    let krate = Crate::new();
+    let compiler = krate.compiler();
+    assert!(compiler.ptxas().is_some(), "ptxas {CUDA_TOOL_MISSING}");
+    let strict = KernelUnit { kernel: "local_memory".into(), entry: "reverse".into(), ..copy(64) };
+    // Twice: the second time from the cache.
+    for _ in 0..2 {
+        let error = compiler.build_unit(&strict, "sm_80").unwrap_err();
+        assert!(matches!(error, BuildError::Rejected { .. }), "{error}");
+        assert!(error.to_string().contains("bytes of local memory"), "{error}");
+    }
+    let allowed = compiler.build_unit(&KernelUnit { slow_allowed: true, ..strict }, "sm_80").unwrap();
+    assert!(allowed.cached && allowed.resources.as_ref().unwrap().stack_bytes >= 256);
+    assert!(listing::uses_local_memory(&allowed.ptx));
+}

@@ -216,6 +216,19 @@ impl Memory {
         allocation.is_written(word, mask << byte).then_some(u64::from(value))
     }
 
+    /// Loads whole words, up to four; false when some of their bytes were never written.
+    #[inline]
+    pub(crate) fn load_words(&self, found: Found, out: &mut [u8]) -> bool {
+        let allocation = &self.allocations[found.allocation];
+        let mut written = true;
+        for (at, part) in out.chunks_exact_mut(4).enumerate() {
+            let word = found.offset / 4 + at;
+            written &= allocation.is_written(word, 15);
+            part.copy_from_slice(&allocation.words[word].load(Relaxed).to_le_bytes());
+        }
+        written
+    }
+
     /// Stores 1, 2, 4 or 8 bytes.
     #[inline]
     pub(crate) fn store(&self, found: Found, bytes: u32, value: u64) {

@@ -20,7 +20,7 @@ fn eval(text: &str, inputs: &[u64]) -> u64 {
     }
     body += &format!("    mov.b64 %rd0, 0;\n    {text}\n");
     let store = ["%rd0", "%rs0", "%r0", "%p0"].into_iter().filter_map(|name| Some((text.find(name)?, name)));
-    match store.min().unwrap().1 {
+    match store.min().map_or("", |first| first.1) {
         "%rd0" => {}
         "%rs0" => body += "    cvt.u64.u16 %rd0, %rs0;\n",
         "%r0" => body += "    cvt.u64.u32 %rd0, %r0;\n",

@@ -78,10 +78,12 @@ impl Machine<'_> {
             Spot::Local(address) => warp.local[lane].load_bits(address, bytes),
             Spot::Global(address) => {
                 let found = self.memory.find(address, bytes, last)?;
-                let unwritten = FaultKind::UninitialisedMemory { space: MemorySpace::Global, address, bytes };
                 match self.memory.load(found, bytes) {
+                    Some(value) => Ok(value),
                     None if self.lenient => Ok(0),
-                    value => value.ok_or(unwritten),
+                    None => {
+                        Err(FaultKind::UninitialisedMemory { space: MemorySpace::Global, address, bytes })
+                    }
                 }
             }
         }
@@ -251,19 +253,22 @@ impl Machine<'_> {
     /// The bytes a copy reads, up to 16; the address is aligned for the whole copy.
     fn source(&self, address: u64, size: u32, last: &mut Option<Found>) -> Result<[u8; 16], FaultKind> {
         let mut data = [0; 16];
-        let mut at = 0;
-        while at < size {
-            let bytes = if size - at >= 4 { 4 } else { 1 };
-            let found = self.memory.find(address + u64::from(at), bytes, last)?;
-            let unwritten =
-                FaultKind::UninitialisedMemory { space: MemorySpace::Global, address, bytes: size };
-            let value = match self.memory.load(found, bytes) {
-                None if self.lenient => 0,
-                value => value.ok_or(unwritten)?,
-            };
-            let part = &mut data[at as usize..(at + bytes) as usize];
-            part.copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
-            at += bytes;
+        let unwritten =
+            || FaultKind::UninitialisedMemory { space: MemorySpace::Global, address, bytes: size };
+        if matches!(size, 4 | 8 | 16) {
+            let found = self.memory.find(address, size, last)?;
+            if self.memory.load_words(found, &mut data[..size as usize]) || self.lenient {
+                return Ok(data);
+            }
+            return Err(unwritten());
+        }
+        for at in 0..size {
+            let found = self.memory.find(address + u64::from(at), 1, last)?;
+            match self.memory.load(found, 1) {
+                Some(value) => data[at as usize] = value as u8,
+                None if self.lenient => {}
+                None => return Err(unwritten()),
+            }
         }
         Ok(data)
     }

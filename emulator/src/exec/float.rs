@@ -72,20 +72,24 @@ pub(crate) fn fma32(
     b: &[u32; LANES],
     c: &[u32; LANES],
 ) -> [u32; LANES] {
-    let plain = |a: &[u32; LANES], b: &[u32; LANES], c: &[u32; LANES]| {
-        let mut out = [0; LANES];
-        for lane in 0..LANES {
-            out[lane] =
-                f32::from_bits(a[lane]).mul_add(f32::from_bits(b[lane]), f32::from_bits(c[lane])).to_bits();
-        }
-        out
-    };
     let result = if ftz {
-        map1(&plain(&map1(a, flush), &map1(b, flush), &map1(c, flush)), flush)
+        map1(&fused(&map1(a, flush), &map1(b, flush), &map1(c, flush)), flush)
     } else {
-        plain(a, b, c)
+        fused(a, b, c)
     };
     if sat { map1(&result, |x| saturate(f32::from_bits(x)).to_bits()) } else { result }
+}
+
+// A loop and no closure: a closure would not be compiled for the vector instructions of the function it stands in, and
+// `mul_add` would be a call.
+#[inline(always)]
+fn fused(a: &[u32; LANES], b: &[u32; LANES], c: &[u32; LANES]) -> [u32; LANES] {
+    let mut out = [0; LANES];
+    for lane in 0..LANES {
+        out[lane] =
+            f32::from_bits(a[lane]).mul_add(f32::from_bits(b[lane]), f32::from_bits(c[lane])).to_bits();
+    }
+    out
 }
 
 /// Two operands of `.f64`.
@@ -139,21 +143,32 @@ fn exp2(x: f32) -> f32 {
 /// Functions of one `.f32`.
 #[inline(always)]
 pub(crate) fn one32(f: Float1, ftz: bool, a: &[u32; LANES]) -> [u32; LANES] {
-    let through =
-        |f: fn(f64) -> f64, a: &[u32; LANES]| map1(a, |x| (f(f64::from(f32::from_bits(x))) as f32).to_bits());
-    let plain = |a: &[u32; LANES]| match f {
+    if f == Float1::Exp2 {
+        let input = if ftz { map1(a, flush) } else { *a };
+        let mut out = [0; LANES];
+        for lane in 0..LANES {
+            out[lane] = exp2(f32::from_bits(input[lane])).to_bits();
+        }
+        return if ftz { map1(&out, flush) } else { out };
+    }
+    if ftz { map1(&simple32(f, &map1(a, flush)), flush) } else { simple32(f, a) }
+}
+
+/// The functions that need no fused multiply-add.
+fn simple32(f: Float1, a: &[u32; LANES]) -> [u32; LANES] {
+    let through = |f: fn(f64) -> f64| map1(a, |x| (f(f64::from(f32::from_bits(x))) as f32).to_bits());
+    match f {
         Float1::Neg => map1(a, |x| x ^ 0x8000_0000),
         Float1::Abs => map1(a, |x| x & 0x7fff_ffff),
         Float1::Rcp => map1(a, |x| (1.0 / f32::from_bits(x)).to_bits()),
         Float1::Sqrt => map1(a, |x| f32::from_bits(x).sqrt().to_bits()),
-        Float1::Exp2 => map1(a, |x| exp2(f32::from_bits(x)).to_bits()),
-        Float1::Rsqrt => through(|x| 1.0 / x.sqrt(), a),
-        Float1::Log2 => through(f64::log2, a),
-        Float1::Sin => through(f64::sin, a),
-        Float1::Cos => through(f64::cos, a),
-        Float1::Tanh => through(f64::tanh, a),
-    };
-    if ftz { map1(&plain(&map1(a, flush)), flush) } else { plain(a) }
+        Float1::Exp2 => through(f64::exp2),
+        Float1::Rsqrt => through(|x| 1.0 / x.sqrt()),
+        Float1::Log2 => through(f64::log2),
+        Float1::Sin => through(f64::sin),
+        Float1::Cos => through(f64::cos),
+        Float1::Tanh => through(f64::tanh),
+    }
 }
 
 /// Functions of one `.f64`; the decoder lets no other through.

@@ -188,7 +188,8 @@ fn cannot_run(error: &io::Error) -> String {
     format!("its rustc does not run: {error}")
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;

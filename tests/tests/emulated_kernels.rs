@@ -46,14 +46,15 @@ impl Device {
 
     fn run(&mut self, instance: &Instance, sizes: &Sizes, params: &[Param]) {
         let id = variant_id(instance);
-        let built = self.store.get(instance, ARCH).unwrap_or_else(|e| panic!("{id}: {e}"));
-        let module = Module::parse(&id, &built.ptx).unwrap_or_else(|e| panic!("{id}: {e}"));
+        let built = self.store.get(instance, ARCH).unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
+        let module = Module::parse(&id, &built.ptx).unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
         let config = LaunchConfig {
             grid: instance.grid(sizes),
             block: [instance.threads(), 1, 1],
             dynamic_shared_bytes: instance.shared_bytes(),
         };
-        launch(&module, instance.entry(), config, params, &mut self.memory).unwrap_or_else(|e| panic!("{id}: {e}"));
+        launch(&module, instance.entry(), config, params, &mut self.memory)
+            .unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
     }
 
     /// Reads a buffer that a kernel must have written in full.
@@ -104,7 +105,8 @@ fn check_attention(instance: &Instance, qkv: &Qkv, orders: &Orders, mask: Option
     let (q_layout, kv_layout) = (orders.q.layout(), orders.kv.layout());
     let starts = [device.words(q_layout.starts()), device.words(kv_layout.starts())];
     let as_words = |values: &[i32]| values.iter().map(|&x| x as u32).collect::<Vec<u32>>();
-    let lists = mask.map_or([Vec::new(), Vec::new()], |m| [as_words(m.kv_num_blocks()), as_words(m.kv_indices())]);
+    let lists =
+        mask.map_or([Vec::new(), Vec::new()], |m| [as_words(m.kv_num_blocks()), as_words(m.kv_indices())]);
     let lists = lists.map(|words| device.words(&words));
     let params = [
         Param::Ptr(q),
@@ -270,8 +272,8 @@ fn selection_keeps_the_blocks_the_cpu_keeps() {
         for name in ["nabla-0", "nabla-0.3", "nabla-0.8", "nabla-1", "sta-3-1-3", "nabla-0.4_sta-1-3-1"] {
             let policy: Policy = name.parse().unwrap();
             let mut device = Device::new();
-            let [pooled_q, pooled_k] =
-                [&qkv.q.data, &qkv.k.data].map(|data| pooled(data).iter().map(|x| x.to_bits()).collect::<Vec<u32>>());
+            let [pooled_q, pooled_k] = [&qkv.q.data, &qkv.k.data]
+                .map(|data| pooled(data).iter().map(|x| x.to_bits()).collect::<Vec<u32>>());
             let (pooled_q, pooled_k) = (device.words(&pooled_q), device.words(&pooled_k));
             let words = blocks.div_ceil(64);
             let always = policy.static_bitmap(&layout, &layout).unwrap().map(|bits| {
@@ -307,8 +309,10 @@ fn selection_keeps_the_blocks_the_cpu_keeps() {
             let id = variant_id(instance);
             let (expected, _) = workspace.build_mask(&policy).unwrap();
             let counts = device.fetch(counts, 2 * blocks * 4, &id);
-            let counts: Vec<usize> =
-                counts.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
+            let counts: Vec<usize> = counts
+                .chunks_exact(4)
+                .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
+                .collect();
             let mut differing = 0;
             for (row, &count) in counts.iter().enumerate() {
                 let at = indices.offset((row * blocks * 4) as u64);
@@ -324,9 +328,16 @@ fn selection_keeps_the_blocks_the_cpu_keeps() {
                 // A block whose cumulative sum is within rounding of the threshold may fall either way.
                 let theirs = expected.row(row / blocks, row % blocks);
                 differing += usize::from(list != theirs);
-                assert!(list.len().abs_diff(theirs.len()) <= 1, "{id} {name} row {row}: {list:?} against {theirs:?}");
+                assert!(
+                    list.len().abs_diff(theirs.len()) <= 1,
+                    "{id} {name} row {row}: {list:?} against {theirs:?}"
+                );
             }
-            assert!(differing * 50 <= counts.len(), "{id} {name}: {differing} of {} rows differ", counts.len());
+            assert!(
+                differing * 50 <= counts.len(),
+                "{id} {name}: {differing} of {} rows differ",
+                counts.len()
+            );
         }
     }
 }

@@ -410,12 +410,19 @@ fn rare(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ran<(
             warp.set_wide(d, mask, &value);
         }
         Op::Convert { how, d, a } => {
-            let source = super::access::get(warp, a, how.from.bits() == 64, mask)?;
+            // Compilers hoist conversions above the test of whether their value matters: no use of it either.
+            let (source, set) = if how.from.bits() == 64 {
+                (warp.wide[usize::from(a)].0, warp.wide_set[usize::from(a)])
+            } else {
+                (warp.narrow[usize::from(a)].0.map(u64::from), warp.narrow_set[usize::from(a)])
+            };
             let value = map1(&source, |x| convert::convert(how, x));
             if how.to.bits() == 64 {
                 warp.set_wide(d, mask, &value);
+                warp.wide_set[usize::from(d)] &= set | !mask;
             } else {
                 warp.set_narrow(d, mask, &value.map(|x| x as u32));
+                warp.narrow_set[usize::from(d)] &= set | !mask;
             }
         }
         Op::Pack { d, wide, parts, count, bits } => {

@@ -49,11 +49,12 @@ fn embed_device_sources() {
 
 fn main() {
     embed_device_sources();
-    let sources = Path::new("../kernels-cpu/src");
-    println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-changed=build.rs");
     let mut hasher = blake3::Hasher::new();
-    hash_folder(&mut hasher, sources);
+    for sources in ["../kernels-cpu/src", "../kernels-gpu/src"] {
+        println!("cargo::rerun-if-changed={sources}");
+        hash_folder(&mut hasher, Path::new(sources));
+    }
     println!("cargo::rustc-env=NABLA_SOURCE_HASH={}", &hasher.finalize().to_hex()[..16]);
 
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());

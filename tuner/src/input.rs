@@ -46,17 +46,18 @@ pub(crate) fn backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
     }
 }
 
-/// Takes CUDA if there is a device that will do, else the CPU, and says which.
+/// Takes CUDA if there is a device that will do and something to get kernels from, else the CPU, and says which.
 fn auto_backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
     let why_cpu = if args.threads.is_some() || args.isa.is_some() || args.no_pin {
         "--threads, --isa and --no-pin are the CPU's".to_owned()
     } else {
-        match cuda_backend(args) {
+        match cuda_backend(args).and_then(|backend| backend.kernels_ready().map(|()| backend)) {
             Ok(backend) => {
                 anstream::eprintln!("backend: cuda, {} (--backend cpu takes the CPU)", backend.device().name);
                 return Ok(Box::new(backend));
             }
-            Err(BackendError::Unavailable { reason, .. }) => reason,
+            // A GPU without its compiler must not stop whoever named no backend.
+            Err(BackendError::Unavailable { reason, .. } | BackendError::Build { reason, .. }) => reason,
             Err(other) => return Err(other.into()),
         }
     };

@@ -60,6 +60,14 @@ impl KernelStore {
         }
     }
 
+    /// Says whether there is anything to get kernels from: a prebuilt folder, or a compiler.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn ready(&self) -> Result<(), BuildError> {
+        if self.prebuilt.is_some() { Ok(()) } else { self.compiler().map(|_| ()) }
+    }
+
     /// Returns the compiler, found at the first call.
     ///
     /// # Errors

@@ -86,10 +86,13 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
     )?;
     drop(out);
     finish(args, &run, &folder)?;
-    match failed {
-        0 => Ok(()),
-        n => Err(Failure::new(Kind::Incorrect, format!("{n} configurations failed; their rows say why"))),
-    }
+    let with = |status| run.records.iter().filter(|r| r.status == status).count();
+    let what = match (with(Status::Incorrect), with(Status::LaunchError)) {
+        (0, 0) => return Ok(()),
+        (0, _) => Kind::Device,
+        _ => Kind::Incorrect,
+    };
+    Err(Failure::new(what, format!("{failed} configurations failed; their rows say why")))
 }
 
 /// Policies of one length, each with the configurations still to be measured.

@@ -61,6 +61,11 @@ impl Kernels {
         Ok(Self { context: Rc::clone(context), store, loaded: RefCell::default() })
     }
 
+    /// Says whether there is anything to get kernels from.
+    pub(super) fn ready(&self) -> Result<(), CudaError> {
+        self.store.ready().map_err(|error| CudaError::Build(error.to_string()))
+    }
+
     /// Returns a kernel, built and loaded at the first call.
     pub(super) fn get(&self, instance: &Instance) -> Result<Rc<LoadedKernel>, CudaError> {
         if let Some(kernel) = self.loaded.borrow().get(instance) {

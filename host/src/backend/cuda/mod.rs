@@ -80,6 +80,14 @@ impl CudaBackend {
         Self::start(options).map_err(|error| error.during("starting the cuda backend"))
     }
 
+    /// Says whether there is anything to get kernels from: a prebuilt folder, or a compiler for device code.
+    ///
+    /// # Errors
+    /// [`BackendError::Build`] when there is neither.
+    pub fn kernels_ready(&self) -> Result<(), BackendError> {
+        self.kernels.ready().map_err(|error| error.during("finding kernels"))
+    }
+
     fn start(options: &CudaOptions) -> Result<Self, CudaError> {
         let driver = Driver::get()?;
         let devices = driver.devices()?;

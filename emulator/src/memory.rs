@@ -84,6 +84,8 @@ impl Allocation {
 pub struct Memory {
     /// In order of their bases.
     allocations: Vec<Allocation>,
+    /// Bytes of addresses given out so far, guard zones included; those of freed allocations stay taken.
+    taken: u64,
     /// Variables of modules launched so far, by module number.
     globals: HashMap<u64, Vec<u64>>,
     /// Held by read-modify-write operations, so that they are atomic among each other at every width.
@@ -106,10 +108,8 @@ impl Memory {
     /// Allocates bytes, aligned to 256 and uninitialised: a kernel that reads them before anything wrote them faults.
     /// At least 64 KiB of unmapped addresses lie between two allocations.
     pub fn alloc(&mut self, bytes: u64) -> DevicePtr {
-        let base = match self.allocations.last() {
-            None => FIRST,
-            Some(last) => (last.base + last.bytes + GUARD).next_multiple_of(ALIGN),
-        };
+        let base = FIRST + self.taken;
+        self.taken = (self.taken + bytes + GUARD).next_multiple_of(ALIGN);
         self.allocations.push(Allocation::new(base, bytes));
         DevicePtr(base)
     }
@@ -144,6 +144,36 @@ impl Memory {
         let allocation = &self.allocations[found.allocation];
         let range = found.offset..found.offset + bytes as usize;
         Ok(range.filter(|at| !allocation.is_written(at / 4, 1 << (at % 4))).count() as u64)
+    }
+
+    /// Reads bytes of an allocation, `unwritten` in the place of each that neither the host nor a kernel has written.
+    pub fn read_or(&self, from: DevicePtr, bytes: u64, unwritten: u8) -> Result<Vec<u8>, MemoryError> {
+        let mut data = self.read(from, bytes)?;
+        let found = self.host(from, bytes)?;
+        let allocation = &self.allocations[found.allocation];
+        for (at, byte) in (found.offset..).zip(&mut data) {
+            if !allocation.is_written(at / 4, 1 << (at % 4)) {
+                *byte = unwritten;
+            }
+        }
+        Ok(data)
+    }
+
+    /// Makes bytes unwritten again: a kernel that reads them before anything has written them faults.
+    pub fn forget(&mut self, at: DevicePtr, bytes: u64) -> Result<(), MemoryError> {
+        let found = self.host(at, bytes)?;
+        let allocation = &self.allocations[found.allocation];
+        for at in found.offset..found.offset + bytes as usize {
+            let word = at / 4;
+            allocation.written[word / 8].fetch_and(!(1 << (at % 4) << (word % 8 * 4)), Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Gives an allocation back. Its addresses are not used again, so that a later access to them faults. A pointer that
+    /// is not the start of an allocation does nothing.
+    pub fn free(&mut self, start: DevicePtr) {
+        self.allocations.retain(|allocation| allocation.base != start.0);
     }
 
     fn host(&self, at: DevicePtr, bytes: u64) -> Result<Found, MemoryError> {

@@ -56,3 +56,25 @@ pub struct Report {
     /// For each instruction of the kernel, in the order of the text: PTX line and how often a warp executed it.
     pub by_line: Vec<(u32, u64)>,
 }
+
+impl Report {
+    /// Lists the sums by name, in a fixed order.
+    pub fn rows(&self) -> impl Iterator<Item = (String, u64)> {
+        let c = &self.counters;
+        [
+            ("ctas", c.ctas),
+            ("warp_instructions", self.warp_instructions),
+            ("thread_instructions", c.thread_instructions),
+            ("mma", c.mma),
+            ("ldmatrix", c.ldmatrix),
+            ("barriers", c.barriers),
+            ("global_load_bytes", c.global_load_bytes),
+            ("global_store_bytes", c.global_store_bytes),
+            ("shared_bytes", c.shared_bytes),
+            ("local_bytes", c.local_bytes),
+            ("unwaited_copies", c.unwaited_copies),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+    }
+}

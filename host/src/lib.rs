@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod block_mask;
+pub mod check;
 pub mod codegen;
 pub mod cost;
 pub mod error_measures;

@@ -8,7 +8,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nabla_host::{Dtype, Grid, Policy, codegen::DEFAULT_ARCHS, generate::GenerateSpec};
+use nabla_host::{
+    Dtype, Grid, Policy, backend::EmulatedArch, codegen::DEFAULT_ARCHS, generate::GenerateSpec,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 2 bad usage; 3 an input or record file cannot be used; 4 the device is missing or gave \
@@ -44,6 +46,12 @@ pub(crate) enum Command {
     /// one becomes a row with its reason. Configurations of one length and threshold are timed in interleaved rounds,
     /// in an order drawn afresh each round, together with the dense baseline.
     Sweep(SweepArgs),
+    /// Check every kernel on a catalogue of problems against float64.
+    ///
+    /// Ragged grids and lengths, empty and full rows, extreme numbers, adversarial masks: each kernel's output and lse
+    /// have to stay within the budget derived from the inputs, everything it must write has to be written and nothing
+    /// else. On the emulator the very PTX that GPUs run is executed, and each access and wait of it is checked.
+    Check(CheckArgs),
     /// List, compile and inspect the kernels for NVIDIA GPUs.
     #[command(subcommand)]
     Kernels(KernelsCommand),
@@ -65,6 +73,8 @@ pub(crate) enum BackendName {
     Cpu,
     /// The kernels of this program on an NVIDIA GPU.
     Cuda,
+    /// The kernels for NVIDIA GPUs on this machine, instruction by instruction and without times.
+    Emulator,
 }
 
 /// Instruction set of the CPU backend.
@@ -219,6 +229,72 @@ pub(crate) struct SweepArgs {
     /// Write records and CSV only.
     #[arg(long)]
     pub(crate) no_report: bool,
+}
+
+/// Where kernels are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckBackend {
+    /// Device kernels, as PTX on this machine.
+    Emulator,
+    /// The CPU's own kernels.
+    Cpu,
+    /// Device kernels on an NVIDIA GPU.
+    Cuda,
+}
+
+/// When the emulator completes asynchronous work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletionName {
+    /// At the latest moment allowed: a missing wait shows.
+    Late,
+    /// At once: a buffer overwritten too early shows.
+    Eager,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckArgs {
+    /// Where to run the kernels.
+    #[arg(long, value_enum, default_value = "emulator")]
+    pub(crate) backend: CheckBackend,
+    /// Check only what has one of these texts in the name of the kernel or the case.
+    #[arg(long, value_delimiter = ',', value_name = "TEXT,..")]
+    pub(crate) filter: Vec<String>,
+    /// Architectures whose kernels the emulator runs.
+    #[arg(long, value_delimiter = ',', value_name = "ARCH,..", default_value = "sm_80")]
+    pub(crate) arch: Vec<EmulatedArch>,
+    /// When the emulator completes asynchronous work.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHEN,..", default_value = "late,eager")]
+    pub(crate) completion: Vec<CompletionName>,
+    /// CUDA device, counted from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) device: usize,
+    /// Folder of the device kernels: prebuilt ones, or where they are built [default: NABLA_KERNEL_CACHE, else the
+    /// user's cache folder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kernel_cache: Option<PathBuf>,
+    /// Instruction set of the CPU backend [default: the strongest this CPU has].
+    #[arg(long, value_enum)]
+    pub(crate) isa: Option<IsaName>,
+    /// Write every outcome, with errors and counts, to this JSON file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write every outcome to this JUnit file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+}
+
+impl CheckArgs {
+    /// The options of the CPU backend among them.
+    pub(crate) fn cpu(&self) -> DeviceArgs {
+        DeviceArgs {
+            backend: BackendName::Cpu,
+            device: 0,
+            kernel_cache: None,
+            threads: None,
+            isa: self.isa,
+            no_pin: true,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

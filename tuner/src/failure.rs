@@ -3,7 +3,8 @@
 use std::{fmt, io, path::Path, process::ExitCode};
 
 use nabla_host::{
-    ParseError, backend::BackendError, codegen::BuildError, io::InputError, policy::PolicyError,
+    ParseError, backend::BackendError, check::CheckError, codegen::BuildError, io::InputError,
+    policy::PolicyError,
 };
 use nabla_reports::{MaskPictureError, ReadError, ReportError};
 use owo_colors::OwoColorize;
@@ -96,6 +97,15 @@ impl From<BackendError> for Failure {
             error @ BackendError::Build { .. } => Self::new(Kind::Build, error),
             BackendError::Ineligible(error) => Self::new(Kind::Usage, error),
             other => Self::new(Kind::Device, other),
+        }
+    }
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Device(error) => error.into(),
+            CheckError::Case(error) => error.into(),
         }
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use nabla_host::{
     Problem,
-    backend::{Backend, BackendError, CpuBackend, CpuOptions, CudaBackend, CudaOptions, Isa},
+    backend::{
+        Backend, BackendError, CpuBackend, CpuOptions, CudaOptions, EmulatorOptions, Isa, KernelBackend,
+        cuda_backend, emulator_backend,
+    },
     generate::generate_video,
     io::{ReadOptions, read_qkv, read_safetensors_bytes},
     reference::RowSample,
@@ -41,7 +44,8 @@ pub(crate) fn load(args: &InputArgs) -> Result<Arc<Qkv>, Failure> {
 pub(crate) fn backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
     match args.backend {
         BackendName::Cpu => Ok(Box::new(cpu_backend(args)?)),
-        BackendName::Cuda => Ok(Box::new(cuda_backend(args)?)),
+        BackendName::Cuda => Ok(cuda(args)?),
+        BackendName::Emulator => Ok(emulator(args)?),
         BackendName::Auto => auto_backend(args),
     }
 }
@@ -51,10 +55,10 @@ fn auto_backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
     let why_cpu = if args.threads.is_some() || args.isa.is_some() || args.no_pin {
         "--threads, --isa and --no-pin are the CPU's".to_owned()
     } else {
-        match cuda_backend(args).and_then(|backend| backend.kernels_ready().map(|()| backend)) {
+        match cuda(args).and_then(|backend| backend.kernels_ready().map(|()| backend)) {
             Ok(backend) => {
                 anstream::eprintln!("backend: cuda, {} (--backend cpu takes the CPU)", backend.device().name);
-                return Ok(Box::new(backend));
+                return Ok(backend);
             }
             // A GPU without its compiler must not stop whoever named no backend.
             Err(BackendError::Unavailable { reason, .. } | BackendError::Build { reason, .. }) => reason,
@@ -65,8 +69,15 @@ fn auto_backend(args: &DeviceArgs) -> Result<Box<dyn Backend>, Failure> {
     Ok(Box::new(cpu_backend(args)?))
 }
 
-fn cuda_backend(args: &DeviceArgs) -> Result<CudaBackend, BackendError> {
-    CudaBackend::new(&CudaOptions { device: args.device, kernel_cache: args.kernel_cache.clone() })
+fn cuda(args: &DeviceArgs) -> Result<Box<dyn KernelBackend>, BackendError> {
+    cuda_backend(&CudaOptions { device: args.device, kernel_cache: args.kernel_cache.clone() })
+}
+
+fn emulator(args: &DeviceArgs) -> Result<Box<dyn KernelBackend>, BackendError> {
+    emulator_backend(&EmulatorOptions {
+        kernel_cache: args.kernel_cache.clone(),
+        ..EmulatorOptions::default()
+    })
 }
 
 /// Starts the CPU backend.

@@ -24,6 +24,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Mask(args) => commands::mask::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Sweep(args) => commands::sweep::run(args),
+        Command::Check(args) => commands::check::run(&args),
         Command::Kernels(command) => commands::kernels::run(&command),
         Command::Report(args) => commands::report::run(&args),
         Command::Completions { shell } => commands::completions::run(shell),

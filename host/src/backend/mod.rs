@@ -6,11 +6,16 @@
 
 mod cpu;
 mod cuda;
+mod device;
+mod emulator;
+mod kernel_backend;
 
 use std::sync::Arc;
 
 pub use cpu::{CpuBackend, CpuOptions};
-pub use cuda::{CudaBackend, CudaDevice, CudaOptions, CudaStatus, cuda_status};
+pub use cuda::{CudaDevice, CudaOptions, CudaStatus, cuda_backend, cuda_status};
+pub use emulator::{EmulatedArch, EmulatorOptions, emulator_backend};
+pub use kernel_backend::{KernelBackend, KernelWorkspace, LaunchCounts, Reordered, Selected, SelectionRule};
 pub use nabla_kernels_cpu::Isa;
 
 use crate::{
@@ -45,6 +50,14 @@ pub enum BackendError {
         /// What was launched.
         what: String,
         /// What the kernel or driver said.
+        reason: String,
+    },
+    /// The device gave out for good: nothing more runs on it in this process.
+    #[error("{what} failed: {reason}")]
+    Lost {
+        /// What was launched.
+        what: String,
+        /// What the device said, and what to do.
         reason: String,
     },
     /// There is no kernel for it: not prebuilt, and not to be built here.

@@ -18,10 +18,10 @@ use nabla_reports::{
 
 use super::report;
 use crate::{
-    cli::{Cli, Command, DeviceArgs, SweepArgs},
+    cli::{BackendName, Cli, Command, DeviceArgs, SweepArgs},
     failure::{Failure, Kind},
     input, output,
-    sweep::{Config, Context, Length, Progress, Space, Store, now, work},
+    sweep::{Config, Context, Length, Progress, Ran, Space, Store, now, work},
 };
 
 /// Runs or continues a sweep, then prints the best settings and the paths of what it wrote.
@@ -49,6 +49,10 @@ fn started_with(header: &RunHeader, folder: &Path) -> Result<SweepArgs, Failure>
 
 fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Result<(), Failure> {
     let started = Instant::now();
+    if args.device.backend == BackendName::Emulator {
+        let message = "the emulator has no time to sweep over: nabla check --backend emulator checks every kernel on it";
+        return Err(Failure::new(Kind::Usage, message));
+    }
     let qkv = input::load(&args.input)?;
     let backend = input::backend(&args.device)?;
     let space = Space::new(args, &qkv.problem(), &*backend)?;
@@ -69,7 +73,7 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
     }
 
     let context = Context { backend: &*backend, identity: &identity, space: &space, rounds: args.rounds };
-    measure(args, context, &qkv, &done, &mut store)?;
+    measure(args, context, &qkv, &done, (&mut store, &folder))?;
 
     let run = read_run(&folder)?;
     print_best(&run.records)?;
@@ -104,7 +108,7 @@ fn measure(
     context: Context<'_>,
     qkv: &Arc<Qkv>,
     done: &[Record],
-    store: &mut Store,
+    (store, folder): (&mut Store, &Path),
 ) -> Result<(), Failure> {
     let space = context.space;
     let frame_tokens = qkv.grid.map_or(qkv.problem().seqlen_q, |g| g.h * g.w);
@@ -133,11 +137,21 @@ fn measure(
         length.adopt_baseline(done);
         for (policy, configs) in groups {
             progress.start_group(work(&policy, tokens(frames), configs.len()));
-            let records = length.run(&policy, &configs, &progress);
+            let Ran { records, lost } = length.run(&policy, &configs, &progress);
             for record in &records {
                 store.push(record)?;
             }
             progress.finish_group(&problem, &policy, &records);
+            if let Some(reason) = lost {
+                progress.finish();
+                return Err(Failure::new(
+                    Kind::Device,
+                    format!(
+                        "{reason}; every row finished before is kept: continue with nabla sweep --resume {}",
+                        folder.display()
+                    ),
+                ));
+            }
         }
     }
     progress.finish();

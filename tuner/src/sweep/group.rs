@@ -1,6 +1,6 @@
 //! One group of a sweep: every configuration of one length and policy, verified, then timed together.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use nabla_host::{
     Policy, Problem,
@@ -62,6 +62,27 @@ struct Trial {
     outcome: Outcome,
 }
 
+/// What a group came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// One record for each configuration, in the order given; fewer where the device gave out.
+    pub(crate) records: Vec<Record>,
+    /// Why nothing more runs on the device, if it gave out.
+    pub(crate) lost: Option<String>,
+}
+
+/// Why a trial failed.
+type Failed = (Status, String);
+
+/// An error of the device as the failure of a trial; notes in `lost` when nothing more can run.
+fn failed(error: &BackendError, lost: &RefCell<Option<String>>) -> Failed {
+    let reason = error.to_string();
+    if matches!(error, BackendError::Lost { .. }) {
+        lost.borrow_mut().get_or_insert_with(|| reason.clone());
+    }
+    (Status::LaunchError, reason)
+}
+
 /// What is timed once a round: the dense baseline, the building of a mask, a reorder, the launch of a trial.
 enum Item {
     Baseline(Variant),
@@ -106,25 +127,39 @@ impl<'a> Length<'a> {
         }
     }
 
-    /// Verifies and times the configurations of one policy; returns their records in the order given.
+    /// Verifies and times the configurations of one policy.
     ///
-    /// What fails becomes a record that says so: it costs its row, never the sweep.
-    pub(crate) fn run(&mut self, policy: &Policy, configs: &[Config], progress: &Progress) -> Vec<Record> {
+    /// What fails becomes a record that says so: it costs its row, never the sweep. A device that gives out ends the
+    /// group: the configuration at which it did is recorded, those that have no result yet are not, so that a continued
+    /// run tries them again.
+    pub(crate) fn run(&mut self, policy: &Policy, configs: &[Config], progress: &Progress) -> Ran {
+        let lost = RefCell::new(None);
         let masks = self.masks(policy, configs);
         let mut trials: Vec<Trial> = Vec::with_capacity(configs.len());
         for &config in configs {
             progress.verifying(&self.problem, policy, &config);
-            trials.push(self.verified(&masks, config));
+            trials.push(self.verified(&masks, config, &lost));
+            if lost.borrow().is_some() {
+                break;
+            }
         }
-        let timed = self.time(policy, &masks, &trials, progress);
+        let mut timed = Vec::new();
+        if lost.borrow().is_none() {
+            timed = self.time(policy, &masks, &mut trials, progress, &lost);
+        }
+        let lost = lost.into_inner();
+        if lost.is_some() {
+            trials.retain(|trial| trial.outcome.failure.is_some());
+            timed.clear();
+        }
         let records = self.records(policy, &masks, trials, timed);
         if *policy != Policy::Dense {
-            return records;
+            return Ran { records, lost };
         }
         // The first dense group has no baseline while it runs: its best is known only now. A continued one has.
         let records = if self.baseline.is_none() { with_best_dense(records) } else { records };
         self.adopt_baseline(&records);
-        records
+        Ran { records, lost }
     }
 
     fn workspace_of(&self, block: Option<MaskBlock>) -> usize {
@@ -152,7 +187,7 @@ impl<'a> Length<'a> {
         masks
     }
 
-    fn verified(&mut self, masks: &[Masked], config: Config) -> Trial {
+    fn verified(&mut self, masks: &[Masked], config: Config, lost: &RefCell<Option<String>>) -> Trial {
         let masked = masks.iter().position(|m| m.block == config.block).unwrap_or_default();
         let mut trial = Trial { config, masked, variant: None, outcome: Outcome::default() };
         match self.context.backend.variant(&self.problem, config.block, config.tile) {
@@ -162,7 +197,7 @@ impl<'a> Length<'a> {
             }
             Ok(variant) => {
                 trial.outcome.variant = variant.id.to_string();
-                match self.launch_and_verify(&masks[masked], &variant, &mut trial.outcome) {
+                match self.launch_and_verify(&masks[masked], &variant, &mut trial.outcome, lost) {
                     Ok(()) => trial.variant = Some(variant),
                     Err(failure) => trial.outcome.failure = Some(failure),
                 }
@@ -176,15 +211,16 @@ impl<'a> Length<'a> {
         masked: &Masked,
         variant: &Variant,
         outcome: &mut Outcome,
-    ) -> Result<(), (Status, String)> {
-        let (pattern, oracle) = masked.computed.as_ref().map_err(|e| (Status::LaunchError, e.to_string()))?;
+        lost: &RefCell<Option<String>>,
+    ) -> Result<(), Failed> {
+        let (pattern, oracle) = masked.computed.as_ref().map_err(|e| failed(e, lost))?;
         let workspace = &mut self.workspaces[masked.workspace].1;
         let mut launch = || {
             workspace.poison()?;
             workspace.attention(variant, pattern)?;
             workspace.output()
         };
-        let output = launch().map_err(|e: BackendError| (Status::LaunchError, e.to_string()))?;
+        let output = launch().map_err(|e: BackendError| failed(&e, lost))?;
         let orders = workspace.orders();
         let (accuracy, verdict) = verify(&output, &orders.q, oracle, &self.dense, variant.rounding());
         outcome.accuracy = Some(accuracy);
@@ -195,8 +231,9 @@ impl<'a> Length<'a> {
         &mut self,
         policy: &Policy,
         masks: &[Masked],
-        trials: &[Trial],
+        trials: &mut [Trial],
         progress: &Progress,
+        lost: &RefCell<Option<String>>,
     ) -> Vec<Timed> {
         let live = trials.iter().enumerate().filter_map(|(t, trial)| Some((t, trial.variant.clone()?)));
         let attention: Vec<Item> = live.map(|(t, variant)| Item::Attention(t, variant)).collect();
@@ -215,10 +252,11 @@ impl<'a> Length<'a> {
         let seed = self.context.identity.seed ^ salt;
         let samples = items.len() as u64 * u64::from(self.context.rounds);
         let workspaces = &mut self.workspaces;
+        let mut culprit = None;
         let series = interleave(items.len(), self.context.rounds, seed, |item| {
             progress.timing(samples);
             let on = |masked: usize| masks[masked].workspace;
-            match &items[item] {
+            let sample = match &items[item] {
                 Item::Baseline(variant) => workspaces[0].1.attention(variant, &Pattern::Dense),
                 Item::MaskBuild(m) => workspaces[on(*m)].1.build_mask(policy).map(|(_, us)| us),
                 Item::Reorder(m) => workspaces[on(*m)].1.time_reorder(),
@@ -227,8 +265,20 @@ impl<'a> Length<'a> {
                     let pattern = masks[masked].pattern().unwrap_or(&Pattern::Dense);
                     workspaces[on(masked)].1.attention(variant, pattern)
                 }
-            }
+            };
+            sample.inspect_err(|error| {
+                let before = lost.borrow().is_some();
+                let failure = failed(error, lost);
+                if !before && lost.borrow().is_some() {
+                    culprit = Some((item, failure));
+                }
+            })
         });
+        if let Some((item, failure)) = culprit
+            && let Item::Attention(t, _) = &items[item]
+        {
+            trials[*t].outcome.failure = Some(failure);
+        }
         items.into_iter().zip(series).collect()
     }
 

@@ -10,7 +10,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use group::{Context, Length};
+pub(crate) use group::{Context, Length, Ran};
 pub(crate) use progress::{Progress, work};
 pub(crate) use row::now;
 pub(crate) use space::{Config, Space};

@@ -15,13 +15,15 @@ use nabla_host::{
 };
 use nabla_reports::{Identity, Record, Status};
 
-use super::{Config, Context, Length, Progress, Space};
+use super::{Config, Context, Length, Progress, Ran, Space};
 
 const FAILS_TO_LAUNCH: TileConfig = TileConfig { block_m: 32, block_n: 64 };
 const COMPUTES_WRONGLY: TileConfig = TileConfig { block_m: 64, block_n: 64 };
 const LEAVES_A_ROW: TileConfig = TileConfig { block_m: 64, block_n: 32 };
 const SOUND: TileConfig = TileConfig { block_m: 32, block_n: 32 };
 const GIVES_OUT_WHILE_TIMED: TileConfig = TileConfig { block_m: 32, block_n: 128 };
+const LOSES_THE_DEVICE: TileConfig = TileConfig { block_m: 64, block_n: 128 };
+const LOSES_IT_WHILE_TIMED: TileConfig = TileConfig { block_m: 64, block_n: 256 };
 const CANNOT_RUN: TileConfig = TileConfig { block_m: 128, block_n: 64 };
 
 /// Its mask cannot be built.
@@ -34,6 +36,7 @@ struct FaultyWorkspace<'a> {
     inner: Box<dyn Workspace + 'a>,
     launched: Option<TileConfig>,
     launches_left: usize,
+    lost: bool,
 }
 
 impl Backend for Faulty {
@@ -50,7 +53,12 @@ impl Backend for Faulty {
         self.0.variant(problem, block, tile)
     }
     fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {
-        Ok(Box::new(FaultyWorkspace { inner: self.0.load(qkv, orders)?, launched: None, launches_left: 2 }))
+        Ok(Box::new(FaultyWorkspace {
+            inner: self.0.load(qkv, orders)?,
+            launched: None,
+            launches_left: 2,
+            lost: false,
+        }))
     }
 }
 
@@ -68,6 +76,14 @@ impl Workspace for FaultyWorkspace<'_> {
         self.inner.build_mask(policy)
     }
     fn attention(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, BackendError> {
+        self.lost |= variant.tile == LOSES_THE_DEVICE
+            || variant.tile == LOSES_IT_WHILE_TIMED && self.launches_left == 0;
+        if variant.tile == LOSES_IT_WHILE_TIMED {
+            self.launches_left = self.launches_left.saturating_sub(1);
+        }
+        if self.lost {
+            return Err(BackendError::Lost { what: variant.id.to_string(), reason: "planted loss".into() });
+        }
         let gives_out = variant.tile == GIVES_OUT_WHILE_TIMED && self.launches_left == 0;
         if variant.tile == GIVES_OUT_WHILE_TIMED {
             self.launches_left = self.launches_left.saturating_sub(1);
@@ -111,10 +127,16 @@ fn identity() -> Identity {
 }
 
 fn sweep(policy: Policy) -> Vec<Record> {
-    let backend = Faulty(CpuBackend::new(CpuOptions { threads: Some(2), isa: None, pin: false }).unwrap());
-    let block = MaskBlock::square(64);
     let tiles =
         vec![FAILS_TO_LAUNCH, COMPUTES_WRONGLY, LEAVES_A_ROW, SOUND, CANNOT_RUN, GIVES_OUT_WHILE_TIMED];
+    let ran = sweep_over(policy, tiles);
+    assert_eq!(ran.lost, None);
+    ran.records
+}
+
+fn sweep_over(policy: Policy, tiles: Vec<TileConfig>) -> Ran {
+    let backend = Faulty(CpuBackend::new(CpuOptions { threads: Some(2), isa: None, pin: false }).unwrap());
+    let block = MaskBlock::square(64);
     let space = Space { lengths: vec![None], policies: vec![policy], blocks: vec![block], tiles };
     let identity = identity();
     let context = Context { backend: &backend, identity: &identity, space: &space, rounds: 7 };
@@ -152,6 +174,34 @@ fn every_kind_of_failure_is_a_row_with_its_reason() {
     assert_eq!((sound.status, sound.reason.as_str()), (Status::Ok, ""));
     assert_eq!((sound.samples_us.len(), sound.mask_samples_us.len()), (7, 7));
     assert!(sound.kernel_rel_rmse.unwrap() <= sound.kernel_rel_rmse_budget.unwrap());
+}
+
+/// Tile, status and reason of each row.
+fn rows(ran: &Ran) -> Vec<(u64, u64, Status, &str)> {
+    ran.records.iter().map(|r| (r.block_m, r.block_n, r.status, r.reason.as_str())).collect()
+}
+
+#[test]
+fn a_device_lost_while_verifying_costs_the_row_at_fault_and_leaves_the_others_to_a_continued_run() {
+    let ran = sweep_over(Policy::nabla(0.5), vec![SOUND, COMPUTES_WRONGLY, LOSES_THE_DEVICE, LEAVES_A_ROW]);
+    assert!(ran.lost.as_deref().is_some_and(|reason| reason.contains("planted loss")));
+    let rows = rows(&ran);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!((rows[0].0, rows[0].1, rows[0].2), (64, 64, Status::Incorrect));
+    assert_eq!((rows[1].0, rows[1].1, rows[1].2), (64, 128, Status::LaunchError));
+    assert!(rows[1].3.contains("planted loss"));
+}
+
+#[test]
+fn a_device_lost_while_timing_costs_the_row_at_fault_and_leaves_the_others_to_a_continued_run() {
+    let ran = sweep_over(Policy::nabla(0.5), vec![SOUND, LOSES_IT_WHILE_TIMED, FAILS_TO_LAUNCH]);
+    assert!(ran.lost.is_some());
+    let rows = rows(&ran);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!((rows[0].0, rows[0].1, rows[0].2), (64, 256, Status::LaunchError));
+    assert!(rows[0].3.contains("planted loss"));
+    assert_eq!((rows[1].0, rows[1].1, rows[1].2), (32, 64, Status::LaunchError));
+    assert!(ran.records.iter().all(|r| r.samples_us.is_empty() && r.time_us_median.is_none()));
 }
 
 #[test]

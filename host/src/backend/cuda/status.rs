@@ -1,8 +1,8 @@
 //! What this machine has of CUDA, told without using it.
 
 use super::{
+    Bytes, DeviceError, NAME,
     driver::{DeviceFacts, Driver},
-    error::{Bytes, CudaError},
 };
 use crate::backend::BackendError;
 
@@ -40,7 +40,7 @@ pub fn cuda_status() -> CudaStatus {
         driver: driver.ok().map(|driver| driver.version().to_string()),
         devices: devices
             .map(|devices| devices.iter().map(CudaDevice::of).collect())
-            .map_err(|error: CudaError| error.during("looking for CUDA devices")),
+            .map_err(|error: DeviceError| error.during(NAME, "looking for CUDA devices")),
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    super::error::{CudaError, code},
-    CUdevice, CUdeviceptr, DeviceFacts, Driver, Functions, STREAM,
+    super::super::device::{DeviceError, code},
+    CUdevice, CUdeviceptr, Driver, Functions, STREAM,
 };
 
 /// A device made ready for this thread.
@@ -17,7 +17,6 @@ use super::{
 pub(in super::super) struct Context {
     pub(super) driver: &'static Driver,
     device: CUdevice,
-    facts: DeviceFacts,
     /// The kernel launched last: errors come to light later, in whichever call is next.
     pub(super) launched: RefCell<Option<String>>,
     /// Why nothing can run any more.
@@ -28,8 +27,8 @@ pub(in super::super) struct Context {
 
 impl Context {
     /// Takes the device's primary context and makes it current on this thread.
-    pub(in super::super) fn new(driver: &'static Driver, facts: DeviceFacts) -> Result<Rc<Self>, CudaError> {
-        let device = driver.device_handle(facts.ordinal as c_int)?;
+    pub(in super::super) fn new(driver: &'static Driver, ordinal: usize) -> Result<Rc<Self>, DeviceError> {
+        let device = driver.device_handle(ordinal as c_int)?;
         let mut handle = ptr::null_mut();
         // SAFETY: the pointer is to a handle of this frame; the device is the driver's.
         let result = unsafe { (driver.functions.cuDevicePrimaryCtxRetain)(&mut handle, device) };
@@ -37,7 +36,6 @@ impl Context {
         let context = Self {
             driver,
             device,
-            facts,
             launched: RefCell::default(),
             lost: OnceCell::new(),
             _on_this_thread: std::marker::PhantomData,
@@ -47,20 +45,15 @@ impl Context {
         Ok(Rc::new(context))
     }
 
-    /// Returns what the device is.
-    pub(in super::super) fn facts(&self) -> &DeviceFacts {
-        &self.facts
-    }
-
     /// Calls the driver. Once the context is lost every call reports the first cause and does nothing.
     pub(super) fn call(
         &self,
         call: &'static str,
         function: impl FnOnce(&Functions) -> c_int,
-    ) -> Result<(), CudaError> {
+    ) -> Result<(), DeviceError> {
         match self.result_of(call, function)? {
             code::SUCCESS => Ok(()),
-            other => Err(CudaError::Call { call, code: self.driver.describe(other) }),
+            other => Err(DeviceError::Call { call, code: self.driver.describe(other) }),
         }
     }
 
@@ -69,9 +62,9 @@ impl Context {
         &self,
         call: &'static str,
         function: impl FnOnce(&Functions) -> c_int,
-    ) -> Result<c_int, CudaError> {
+    ) -> Result<c_int, DeviceError> {
         if let Some(cause) = self.lost.get() {
-            return Err(CudaError::Lost { cause: cause.clone() });
+            return Err(DeviceError::Lost { cause: cause.clone() });
         }
         let result = function(&self.driver.functions);
         if !code::is_sticky(result) {
@@ -82,23 +75,27 @@ impl Context {
             Some(kernel) => format!("{kernel} ended with {code}, seen by {call}"),
             None => format!("{call} failed with {code}"),
         };
-        Err(CudaError::Lost { cause: self.lost.get_or_init(|| cause).clone() })
+        Err(DeviceError::Lost { cause: self.lost.get_or_init(|| cause).clone() })
     }
 
     /// Takes device memory for `what`; its contents are arbitrary.
-    pub(in super::super) fn allocate(self: &Rc<Self>, bytes: usize, what: &str) -> Result<Memory, CudaError> {
+    pub(in super::super) fn allocate(
+        self: &Rc<Self>,
+        bytes: usize,
+        what: &str,
+    ) -> Result<DeviceMemory, DeviceError> {
         let mut address = 0;
-        // SAFETY: the pointer is to an address of this frame; `Memory` frees it.
+        // SAFETY: the pointer is to an address of this frame; `DeviceMemory` frees it.
         let result = self.result_of("cuMemAlloc", |f| unsafe { (f.cuMemAlloc_v2)(&mut address, bytes) })?;
         match result {
-            code::SUCCESS => Ok(Memory { context: Rc::clone(self), address, bytes }),
+            code::SUCCESS => Ok(DeviceMemory { context: Rc::clone(self), address, bytes }),
             code::OUT_OF_MEMORY => {
                 let (mut free, mut total) = (0, 0);
                 // SAFETY: the pointers are to integers of this frame.
                 self.call("cuMemGetInfo", |f| unsafe { (f.cuMemGetInfo_v2)(&mut free, &mut total) })?;
-                Err(CudaError::OutOfMemory { what: what.to_owned(), needed: bytes, free, total })
+                Err(DeviceError::OutOfMemory { what: what.to_owned(), needed: bytes, free, total })
             }
-            other => Err(CudaError::Call { call: "cuMemAlloc", code: self.driver.describe(other) }),
+            other => Err(DeviceError::Call { call: "cuMemAlloc", code: self.driver.describe(other) }),
         }
     }
 }
@@ -113,13 +110,13 @@ impl Drop for Context {
 
 /// Device memory, freed when dropped.
 #[derive(Debug)]
-pub(in super::super) struct Memory {
+pub(in super::super) struct DeviceMemory {
     context: Rc<Context>,
     address: CUdeviceptr,
     bytes: usize,
 }
 
-impl Memory {
+impl DeviceMemory {
     /// Returns the device address of a byte.
     pub(in super::super) fn address(&self, offset: usize) -> u64 {
         self.address + offset as u64
@@ -129,7 +126,7 @@ impl Memory {
     ///
     /// # Panics
     /// When the range lies outside the memory.
-    pub(in super::super) fn write(&self, offset: usize, from: &[u8]) -> Result<(), CudaError> {
+    pub(in super::super) fn write(&self, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
         self.assert_range(offset, from.len());
         let to = self.address(offset);
         // SAFETY: the device range was checked above; the driver is done with `from` when it returns.
@@ -141,7 +138,7 @@ impl Memory {
     ///
     /// # Panics
     /// When the range lies outside the memory.
-    pub(in super::super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), CudaError> {
+    pub(in super::super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
         self.assert_range(offset, to.len());
         let from = self.address(offset);
         // SAFETY: the device range was checked above; `to` is written before the driver returns.
@@ -153,7 +150,7 @@ impl Memory {
     ///
     /// # Panics
     /// When the range lies outside the memory.
-    pub(in super::super) fn fill(&self, offset: usize, bytes: usize, value: u8) -> Result<(), CudaError> {
+    pub(in super::super) fn fill(&self, offset: usize, bytes: usize, value: u8) -> Result<(), DeviceError> {
         self.assert_range(offset, bytes);
         let to = self.address(offset);
         // SAFETY: the device range was checked above.
@@ -170,7 +167,7 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for DeviceMemory {
     fn drop(&mut self) {
         // SAFETY: allocated by `Context::allocate` and freed here alone. In a lost context this does nothing.
         let _ = self.context.call("cuMemFree", |f| unsafe { (f.cuMemFree_v2)(self.address) });

@@ -7,10 +7,7 @@ use std::{
 };
 
 use super::{
-    super::{
-        error::{CudaError, Version, code},
-        launch::Arguments,
-    },
+    super::super::device::{Arguments, Code, DeviceError, Version, code},
     CUfunction, CUmodule, Context, FunctionAttribute, JitOption, STREAM, text_until_nul,
 };
 
@@ -27,23 +24,19 @@ pub(in super::super) struct Function {
     name: String,
     /// Bytes of each parameter, as the PTX declares them.
     parameters: Vec<usize>,
+    threads: u32,
+    shared_bytes: u32,
 }
 
 impl Function {
-    /// Compiles PTX for the device and finds its entry, which has `parameters` (bytes of each), runs in blocks of
-    /// `threads` and uses `shared_bytes` of dynamic shared memory.
+    /// Compiles PTX for the device and finds its entry.
     ///
     /// # Errors
     /// When the driver refuses the PTX (with what its compiler says) or the device has not that much shared memory.
-    pub(in super::super) fn load(
-        context: &Rc<Context>,
-        name: &str,
-        ptx: &str,
-        entry: &str,
-        parameters: Vec<usize>,
-        [threads, shared_bytes]: [u32; 2],
-    ) -> Result<Self, CudaError> {
-        let no_nul = |_| CudaError::Kernel(format!("the PTX of {name} holds a NUL character: it is damaged"));
+    pub(in super::super) fn load(context: &Rc<Context>, code: Code<'_>) -> Result<Self, DeviceError> {
+        let Code { id: name, ptx, entry, parameters, threads, shared_bytes } = code;
+        let no_nul =
+            |_| DeviceError::Kernel(format!("the PTX of {name} holds a NUL character: it is damaged"));
         let (source, symbol) = (CString::new(ptx).map_err(no_nul)?, CString::new(entry).map_err(no_nul)?);
         let mut log = vec![0u8; LOG_BYTES];
         let mut options = [
@@ -69,7 +62,7 @@ impl Function {
         })?;
         if result != code::SUCCESS {
             let log = refusal(result, &text_until_nul(&log), context.driver.version);
-            return Err(CudaError::Refused {
+            return Err(DeviceError::Refused {
                 kernel: name.to_owned(),
                 code: context.driver.describe(result),
                 log,
@@ -81,6 +74,8 @@ impl Function {
             function: ptr::null_mut(),
             name: name.to_owned(),
             parameters,
+            threads,
+            shared_bytes,
         };
         let function = &mut loaded.function;
         // SAFETY: the module was loaded above; `symbol` ends in 0.
@@ -94,13 +89,13 @@ impl Function {
                 (f.cuFuncSetAttribute)(loaded.function, attribute, shared_bytes as c_int)
             })?;
         }
-        loaded.check_threads(threads)?;
+        loaded.check_threads()?;
         Ok(loaded)
     }
 
     /// Checks that a block may have that many threads with the registers the driver gave each.
-    fn check_threads(&self, threads: u32) -> Result<(), CudaError> {
-        let mut most = 0;
+    fn check_threads(&self) -> Result<(), DeviceError> {
+        let (mut most, threads) = (0, self.threads);
         let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK;
         // SAFETY: the pointer is to an integer of this frame; the function lives as long as `self`.
         self.context.call("cuFuncGetAttribute", |f| unsafe {
@@ -109,7 +104,7 @@ impl Function {
         if u32::try_from(most).is_ok_and(|most| threads <= most) {
             return Ok(());
         }
-        Err(CudaError::Kernel(format!(
+        Err(DeviceError::Kernel(format!(
             "{} needs {threads} threads a block, as the driver compiled it a block has at most {most}: its PTX lacks \
              launch bounds; build it again",
             self.name
@@ -121,13 +116,7 @@ impl Function {
     /// # Errors
     /// When the arguments are not those the kernel declares, or the driver refuses the launch. What happens on the
     /// device comes to light in a later call.
-    pub(in super::super) fn launch(
-        &self,
-        grid: [u32; 3],
-        threads: u32,
-        shared_bytes: u32,
-        arguments: &Arguments,
-    ) -> Result<(), CudaError> {
+    pub(in super::super) fn launch(&self, grid: [u32; 3], arguments: &Arguments) -> Result<(), DeviceError> {
         arguments.check(&self.name, &self.parameters)?;
         *self.context.launched.borrow_mut() = Some(self.name.clone());
         let mut pointers = arguments.pointers();
@@ -140,10 +129,10 @@ impl Function {
                     grid[0],
                     grid[1],
                     grid[2],
-                    threads,
+                    self.threads,
                     1,
                     1,
-                    shared_bytes,
+                    self.shared_bytes,
                     STREAM,
                     pointers.as_mut_ptr(),
                     ptr::null_mut(),

@@ -20,11 +20,11 @@ use sys::{CUcontext, CUdevice, CUdevice_attribute as Attribute, CUdeviceptr, CUe
 use sys::{CUfunction_attribute as FunctionAttribute, CUjit_option as JitOption, CUstream};
 
 pub(super) use self::{
-    context::{Context, Memory},
+    context::{Context, DeviceMemory},
     event::Event,
     function::Function,
 };
-use super::error::{CudaError, Version, code};
+use super::super::device::{DeviceError, Version, code};
 
 /// The first driver whose compiler reads the PTX of sm_90a, and which has every function named below.
 const OLDEST_DRIVER: Version = Version { major: 12, minor: 0 };
@@ -47,10 +47,10 @@ macro_rules! functions {
 
         impl Functions {
             /// Looks every function up.
-            fn load() -> Result<Self, CudaError> {
+            fn load() -> Result<Self, DeviceError> {
                 // SAFETY: loading runs the initialisers of the NVIDIA driver, which the user installed for this.
                 if !unsafe { sys::is_culib_present() } {
-                    return Err(CudaError::NoDriver { library: LIBRARY });
+                    return Err(DeviceError::NoDriver { library: LIBRARY });
                 }
                 // SAFETY: as above; it was found a moment ago, so this does not panic.
                 let library = unsafe { sys::culib() };
@@ -59,7 +59,7 @@ macro_rules! functions {
                     // SAFETY: the type is the prototype of this function in `cuda.h` since CUDA 12.0, with its
                     // enumerated result as the integer it is.
                     *unsafe { library.get::<unsafe extern "C" fn($($argument),*) -> c_int>(symbol) }
-                        .map_err(|_| CudaError::MissingFunction { symbol: stringify!($name), need: OLDEST_DRIVER })?
+                        .map_err(|_| DeviceError::MissingFunction { symbol: stringify!($name), need: OLDEST_DRIVER })?
                 },)* })
             }
         }
@@ -123,15 +123,15 @@ pub(super) struct DeviceFacts {
 
 impl Driver {
     /// Loads the driver, once per process.
-    pub(super) fn get() -> Result<&'static Self, CudaError> {
-        static DRIVER: OnceLock<Result<Driver, CudaError>> = OnceLock::new();
+    pub(super) fn get() -> Result<&'static Self, DeviceError> {
+        static DRIVER: OnceLock<Result<Driver, DeviceError>> = OnceLock::new();
         DRIVER.get_or_init(Self::load).as_ref().map_err(Clone::clone)
     }
 
-    fn load() -> Result<Self, CudaError> {
+    fn load() -> Result<Self, DeviceError> {
         // An old driver lacks functions as well; its version is the better message.
         if let Some(have) = version_alone()?.filter(|have| *have < OLDEST_DRIVER) {
-            return Err(CudaError::DriverTooOld { need: OLDEST_DRIVER, have });
+            return Err(DeviceError::DriverTooOld { need: OLDEST_DRIVER, have });
         }
         let functions = Functions::load()?;
         let mut number = 0;
@@ -148,23 +148,23 @@ impl Driver {
     }
 
     /// Starts the driver and lists the devices it shows, at least one.
-    pub(super) fn devices(&self) -> Result<Vec<DeviceFacts>, CudaError> {
+    pub(super) fn devices(&self) -> Result<Vec<DeviceFacts>, DeviceError> {
         let f = &self.functions;
         // SAFETY: the only flag there is is 0; further calls do nothing.
         let result = unsafe { (f.cuInit)(0) };
         if result != code::SUCCESS {
-            return Err(CudaError::NoDevice { reason: self.describe(result) });
+            return Err(DeviceError::NoDevice { reason: self.describe(result) });
         }
         let mut count = 0;
         // SAFETY: the pointer is to an integer of this frame.
         self.check("cuDeviceGetCount", unsafe { (f.cuDeviceGetCount)(&mut count) })?;
         if count == 0 {
-            return Err(CudaError::NoDevice { reason: self.describe(code::NO_DEVICE) });
+            return Err(DeviceError::NoDevice { reason: self.describe(code::NO_DEVICE) });
         }
         (0..count).map(|ordinal| self.device(ordinal)).collect()
     }
 
-    fn device(&self, ordinal: c_int) -> Result<DeviceFacts, CudaError> {
+    fn device(&self, ordinal: c_int) -> Result<DeviceFacts, DeviceError> {
         let f = &self.functions;
         let handle = self.device_handle(ordinal)?;
         let mut name = [0u8; 256];
@@ -198,17 +198,17 @@ impl Driver {
         })
     }
 
-    fn device_handle(&self, ordinal: c_int) -> Result<CUdevice, CudaError> {
+    fn device_handle(&self, ordinal: c_int) -> Result<CUdevice, DeviceError> {
         let mut handle = 0;
         // SAFETY: the pointer is to a handle of this frame; a number that is no device is an error code.
         let result = unsafe { (self.functions.cuDeviceGet)(&mut handle, ordinal) };
         self.check("cuDeviceGet", result).map(|()| handle)
     }
 
-    fn check(&self, call: &'static str, result: c_int) -> Result<(), CudaError> {
+    fn check(&self, call: &'static str, result: c_int) -> Result<(), DeviceError> {
         match result {
             code::SUCCESS => Ok(()),
-            other => Err(CudaError::Call { call, code: self.describe(other) }),
+            other => Err(DeviceError::Call { call, code: self.describe(other) }),
         }
     }
 
@@ -233,10 +233,10 @@ impl Driver {
 }
 
 /// Asks the driver for its version by that one function alone; `None` where it has not even that.
-fn version_alone() -> Result<Option<Version>, CudaError> {
+fn version_alone() -> Result<Option<Version>, DeviceError> {
     // SAFETY: as in `Functions::load`.
     if !unsafe { sys::is_culib_present() } {
-        return Err(CudaError::NoDriver { library: LIBRARY });
+        return Err(DeviceError::NoDriver { library: LIBRARY });
     }
     // SAFETY: as in `Functions::load`: the library was found a moment ago, and this is the function's prototype.
     let get = unsafe {

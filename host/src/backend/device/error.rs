@@ -1,4 +1,4 @@
-//! What can go wrong with a CUDA device, each in one message: what was expected, what was got, what to do.
+//! What can go wrong with a device, its driver or a kernel on it, each in one message: what was expected, what was got, what to do.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use crate::backend::BackendError;
 
 /// A version or compute capability as `major.minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Version {
-    pub(super) major: i32,
-    pub(super) minor: i32,
+pub(in crate::backend) struct Version {
+    pub(in crate::backend) major: i32,
+    pub(in crate::backend) minor: i32,
 }
 
 impl Version {
     /// Reads the driver's form, `1000 * major + 10 * minor`.
-    pub(super) fn from_driver(number: i32) -> Self {
+    pub(in crate::backend) fn from_driver(number: i32) -> Self {
         Self { major: number / 1000, minor: number % 1000 / 10 }
     }
 }
@@ -24,9 +24,9 @@ impl fmt::Display for Version {
     }
 }
 
-/// A failure of the driver, the device or a kernel on it.
+/// A failure of a driver, a device or a kernel on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum CudaError {
+pub(in crate::backend) enum DeviceError {
     #[error(
         "no NVIDIA driver: {library} could not be loaded; install the driver, add its folder to the library path, or \
          use --backend cpu"
@@ -82,6 +82,9 @@ pub(super) enum CudaError {
          the kernel that failed"
     )]
     Lost { cause: String },
+    /// What the emulator found.
+    #[error("{0}")]
+    Fault(String),
     #[error("{call} failed with {code}")]
     Call { call: &'static str, code: String },
     #[error("{0}")]
@@ -90,27 +93,27 @@ pub(super) enum CudaError {
     Build(String),
 }
 
-impl CudaError {
+impl DeviceError {
     /// Makes it the backend's error of the work that met it.
-    pub(super) fn during(self, what: &str) -> BackendError {
+    pub(in crate::backend) fn during(self, backend: &'static str, what: &str) -> BackendError {
+        let what = what.to_owned();
         match self {
             Self::NoDriver { .. }
             | Self::DriverTooOld { .. }
             | Self::MissingFunction { .. }
             | Self::NoDevice { .. }
             | Self::NoSuchDevice { .. }
-            | Self::DeviceTooOld { .. } => {
-                BackendError::Unavailable { backend: super::NAME, reason: self.to_string() }
-            }
-            Self::Build(reason) => BackendError::Build { what: what.to_owned(), reason },
-            other => BackendError::Launch { what: what.to_owned(), reason: other.to_string() },
+            | Self::DeviceTooOld { .. } => BackendError::Unavailable { backend, reason: self.to_string() },
+            Self::Build(reason) => BackendError::Build { what, reason },
+            Self::Lost { .. } => BackendError::Lost { what, reason: self.to_string() },
+            other => BackendError::Launch { what, reason: other.to_string() },
         }
     }
 }
 
 /// Which end of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(in crate::backend) enum Side {
     Before,
     After,
 }
@@ -126,7 +129,7 @@ impl fmt::Display for Side {
 
 /// Prints a number of bytes in the largest unit that keeps it at least 1.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bytes(pub(super) usize);
+pub(in crate::backend) struct Bytes(pub(in crate::backend) usize);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,18 +145,18 @@ impl fmt::Display for Bytes {
 }
 
 /// Result codes that callers tell apart (CUDA Driver API, `CUresult`).
-pub(super) mod code {
-    pub(in super::super) const SUCCESS: i32 = 0;
-    pub(in super::super) const OUT_OF_MEMORY: i32 = 2;
-    pub(in super::super) const NO_DEVICE: i32 = 100;
-    pub(in super::super) const NO_BINARY_FOR_GPU: i32 = 209;
-    pub(in super::super) const UNSUPPORTED_PTX_VERSION: i32 = 222;
+pub(in crate::backend) mod code {
+    pub(in crate::backend) const SUCCESS: i32 = 0;
+    pub(in crate::backend) const OUT_OF_MEMORY: i32 = 2;
+    pub(in crate::backend) const NO_DEVICE: i32 = 100;
+    pub(in crate::backend) const NO_BINARY_FOR_GPU: i32 = 209;
+    pub(in crate::backend) const UNSUPPORTED_PTX_VERSION: i32 = 222;
 
     /// Results after which a context refuses all further work: the process has to start anew.
     ///
     /// Not every result of the 700s is one: 701 (too many resources for a launch), 704 and 705 (peer access), 708
     /// (context in use), 712 and 713 (host memory) and 720 (cooperative launch) leave the context as it was.
-    pub(in super::super) fn is_sticky(code: i32) -> bool {
+    pub(in crate::backend) fn is_sticky(code: i32) -> bool {
         const ECC_UNCORRECTABLE: i32 = 214;
         matches!(code, ECC_UNCORRECTABLE | 700 | 702 | 709 | 710 | 714..=719 | 721)
     }
@@ -189,9 +192,10 @@ mod tests {
 
     #[test]
     fn a_missing_device_is_unavailable_and_a_failed_launch_is_not() {
-        let unavailable = CudaError::NoDevice { reason: "none".into() }.during("x");
+        let unavailable = DeviceError::NoDevice { reason: "none".into() }.during("cuda", "x");
         assert!(matches!(unavailable, BackendError::Unavailable { backend: "cuda", .. }), "{unavailable}");
-        let launch = CudaError::Lost { cause: "kernel k ended with 700".into() }.during("mask building");
+        let launch =
+            DeviceError::Lost { cause: "kernel k ended with 700".into() }.during("cuda", "mask building");
         assert!(
             launch.to_string().starts_with("mask building failed: the device context is lost"),
             "{launch}"

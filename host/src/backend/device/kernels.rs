@@ -5,9 +5,9 @@ use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc};
 use nabla_kernels_gpu::instances::{Instance, Sizes};
 
 use super::{
-    driver::{Context, Function},
-    error::{CudaError, Version},
-    launch::{Arguments, parameters_of, target_of},
+    Code, Device,
+    arguments::{Arguments, parameters_of, target_of},
+    error::{DeviceError, Version},
 };
 use crate::codegen::{BuildError, Built, KernelCacheError, KernelStore, variant_id};
 
@@ -16,18 +16,19 @@ const MAX_GRID_Y: u32 = 65_535;
 
 /// The kernels of one device.
 #[derive(Debug)]
-pub(super) struct Kernels {
-    context: Rc<Context>,
+pub(super) struct Kernels<D: Device> {
+    device: Rc<D>,
     store: KernelStore,
-    loaded: RefCell<HashMap<Instance, Rc<LoadedKernel>>>,
+    loaded: RefCell<HashMap<Instance, Rc<LoadedKernel<D>>>>,
 }
 
 /// A kernel on the device.
 #[derive(Debug)]
-pub(super) struct LoadedKernel {
+pub(super) struct LoadedKernel<D: Device> {
+    device: Rc<D>,
     instance: Instance,
     id: String,
-    function: Function,
+    function: D::Function,
 }
 
 /// Returns the architectures to take a kernel for, best first: PTX of a plain architecture runs on every later one,
@@ -54,20 +55,20 @@ fn runs_on(target: &str, capability: Version) -> bool {
     }
 }
 
-impl Kernels {
+impl<D: Device> Kernels<D> {
     /// Opens a folder of kernels, `None` for the user's.
-    pub(super) fn open(context: &Rc<Context>, folder: Option<&Path>) -> Result<Self, CudaError> {
-        let store = KernelStore::open(folder).map_err(|error| CudaError::Build(error.to_string()))?;
-        Ok(Self { context: Rc::clone(context), store, loaded: RefCell::default() })
+    pub(super) fn open(device: &Rc<D>, folder: Option<&Path>) -> Result<Self, DeviceError> {
+        let store = KernelStore::open(folder).map_err(|error| DeviceError::Build(error.to_string()))?;
+        Ok(Self { device: Rc::clone(device), store, loaded: RefCell::default() })
     }
 
     /// Says whether there is anything to get kernels from.
-    pub(super) fn ready(&self) -> Result<(), CudaError> {
-        self.store.ready().map_err(|error| CudaError::Build(error.to_string()))
+    pub(super) fn ready(&self) -> Result<(), DeviceError> {
+        self.store.ready().map_err(|error| DeviceError::Build(error.to_string()))
     }
 
     /// Returns a kernel, built and loaded at the first call.
-    pub(super) fn get(&self, instance: &Instance) -> Result<Rc<LoadedKernel>, CudaError> {
+    pub(super) fn get(&self, instance: &Instance) -> Result<Rc<LoadedKernel<D>>, DeviceError> {
         if let Some(kernel) = self.loaded.borrow().get(instance) {
             return Ok(Rc::clone(kernel));
         }
@@ -76,70 +77,70 @@ impl Kernels {
         Ok(kernel)
     }
 
-    fn load(&self, instance: &Instance) -> Result<LoadedKernel, CudaError> {
+    fn load(&self, instance: &Instance) -> Result<LoadedKernel<D>, DeviceError> {
         let built = self.built(instance)?;
-        let facts = self.context.facts();
+        let limits = self.device.limits();
         let id = variant_id(instance);
         let target = target_of(&built.ptx).unwrap_or("no architecture");
-        if !runs_on(target, facts.capability) {
-            return Err(CudaError::WrongArchitecture {
+        if !runs_on(target, limits.capability) {
+            return Err(DeviceError::WrongArchitecture {
                 kernel: id,
                 target: target.to_owned(),
-                device: facts.name.clone(),
-                have: facts.capability,
-                expected: architectures(facts.capability)[0],
+                device: limits.name.clone(),
+                have: limits.capability,
+                expected: architectures(limits.capability)[0],
             });
         }
         let parameters = parameters_of(&built.ptx, instance.entry()).ok_or_else(|| {
-            CudaError::Kernel(format!(
+            DeviceError::Kernel(format!(
                 "the PTX of {id} has no entry {} with scalar parameters: build it again",
                 instance.entry()
             ))
         })?;
-        let function = Function::load(
-            &self.context,
-            &id,
-            &built.ptx,
-            instance.entry(),
+        let code = Code {
+            id: &id,
+            ptx: &built.ptx,
+            entry: instance.entry(),
             parameters,
-            [instance.threads(), instance.shared_bytes()],
-        )?;
-        Ok(LoadedKernel { instance: *instance, id, function })
+            threads: instance.threads(),
+            shared_bytes: instance.shared_bytes(),
+        };
+        let function = D::load(&self.device, code)?;
+        Ok(LoadedKernel { device: Rc::clone(&self.device), instance: *instance, id, function })
     }
 
     /// Builds or reads a kernel for the best architecture there is one for.
-    fn built(&self, instance: &Instance) -> Result<Built, CudaError> {
+    fn built(&self, instance: &Instance) -> Result<Built, DeviceError> {
         let mut first = None;
-        for arch in architectures(self.context.facts().capability) {
+        for arch in architectures(self.device.limits().capability) {
             match self.store.get(instance, arch) {
                 Ok(built) => return Ok(built),
                 // A folder of prebuilt kernels may hold another that will do.
                 Err(error @ BuildError::Prebuilt(KernelCacheError::NoVariant { .. })) => {
                     first.get_or_insert(error.to_string());
                 }
-                Err(error) => return Err(CudaError::Build(error.to_string())),
+                Err(error) => return Err(DeviceError::Build(error.to_string())),
             }
         }
-        Err(CudaError::Build(first.unwrap_or_default()))
+        Err(DeviceError::Build(first.unwrap_or_default()))
     }
 }
 
-impl LoadedKernel {
+impl<D: Device> LoadedKernel<D> {
     /// Returns the stable name.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
     /// Queues the kernel on a problem of some size.
-    pub(super) fn launch(&self, sizes: &Sizes, arguments: &Arguments) -> Result<(), CudaError> {
+    pub(super) fn launch(&self, sizes: &Sizes, arguments: &Arguments) -> Result<(), DeviceError> {
         if sizes.batch_heads > MAX_GRID_Y {
-            return Err(CudaError::Kernel(format!(
+            return Err(DeviceError::Kernel(format!(
                 "expected at most {MAX_GRID_Y} heads in all batches, got {}: launch fewer at a time",
                 sizes.batch_heads
             )));
         }
-        let instance = &self.instance;
-        self.function.launch(instance.grid(sizes), instance.threads(), instance.shared_bytes(), arguments)
+        self.device.launch(&self.function, self.instance.grid(sizes), arguments)
     }
 }
 

@@ -6,12 +6,19 @@ use half::{bf16, f16};
 use nabla_kernels_gpu::instances::{Instance, Kernel, Sizes};
 
 use super::{
-    CudaBackend, attention_instance, device_dtype, driver::Context, error::CudaError, kernels::LoadedKernel,
-    launch::Arguments, memory::Buffer,
+    Device, DeviceBackend,
+    arguments::Arguments,
+    buffer::Buffer,
+    choice::{attention_instance, device_dtype, select_instance},
+    error::DeviceError,
+    kernels::LoadedKernel,
 };
 use crate::{
     BlockMask, Dtype, Policy, Problem,
-    backend::{AttentionOutput, BackendError, Orders, Pattern, Workspace},
+    backend::{
+        AttentionOutput, BackendError, LaunchCounts, Orders, Pattern, Reordered, Selected, SelectionRule,
+        Workspace,
+    },
     tensor::{Qkv, Tensor},
     token_order::TokenOrder,
     variant::Variant,
@@ -21,23 +28,21 @@ const REORDER: &str = "token reorder";
 const MASK: &str = "mask building";
 /// Stands for "no threshold" in the selection: no cumulative sum of probabilities gets there.
 const NO_THRESHOLD: f32 = 2.0;
-/// Rows of the pooled map that the selection gives a block of threads, most first: fewer leave each more room.
-const SELECT_ROWS: [u32; 4] = [8, 4, 2, 1];
 
 /// A token order on the device.
 #[derive(Debug)]
-struct Cut {
-    source: Buffer,
-    starts: Buffer,
+struct Cut<D: Device> {
+    source: Buffer<D>,
+    starts: Buffer<D>,
     blocks: u32,
     tokens: u32,
 }
 
-impl Cut {
-    fn load(context: &Rc<Context>, order: &TokenOrder) -> Result<Self, CudaError> {
+impl<D: Device> Cut<D> {
+    fn load(device: &Rc<D>, order: &TokenOrder) -> Result<Self, DeviceError> {
         Ok(Self {
-            source: Buffer::of(context, "token order", bytemuck::cast_slice(order.source()))?,
-            starts: Buffer::of(context, "block starts", bytemuck::cast_slice(order.layout().starts()))?,
+            source: Buffer::of(device, "token order", bytemuck::cast_slice(order.source()))?,
+            starts: Buffer::of(device, "block starts", bytemuck::cast_slice(order.layout().starts()))?,
             blocks: size("blocks", order.layout().blocks())?,
             tokens: size("tokens", order.layout().tokens())?,
         })
@@ -46,98 +51,105 @@ impl Cut {
 
 /// One tensor: as it was given, in block order, and the mean of each block.
 #[derive(Debug)]
-struct Tokens {
-    raster: Buffer,
-    ordered: Buffer,
-    pooled: Buffer,
+struct Tokens<D: Device> {
+    raster: Buffer<D>,
+    ordered: Buffer<D>,
+    pooled: Buffer<D>,
 }
 
-impl Tokens {
+impl<D: Device> Tokens<D> {
     fn load(
-        context: &Rc<Context>,
+        device: &Rc<D>,
         name: &'static str,
         tensor: &Tensor,
         order: &TokenOrder,
-    ) -> Result<Self, CudaError> {
+    ) -> Result<Self, DeviceError> {
         let [batch, heads, _, d] = tensor.shape;
         let bytes = tensor.data.bytes();
         Ok(Self {
-            raster: Buffer::of(context, name, bytes)?,
-            ordered: Buffer::new(context, name, bytes.len())?,
-            pooled: Buffer::new(context, "block means", batch * heads * order.layout().blocks() * d * 4)?,
+            raster: Buffer::of(device, name, bytes)?,
+            ordered: Buffer::new(device, name, bytes.len())?,
+            pooled: Buffer::new(device, "block means", batch * heads * order.layout().blocks() * d * 4)?,
         })
     }
 }
 
 /// The lists of a mask on the device.
 #[derive(Debug)]
-struct Lists {
+struct Lists<D: Device> {
     /// Kept, so that no other mask can have its address.
     mask: Arc<BlockMask>,
-    counts: Buffer,
-    indices: Buffer,
+    counts: Buffer<D>,
+    indices: Buffer<D>,
     max_blocks: u32,
 }
 
 /// What the way back to raster order needs.
 #[derive(Debug)]
-struct Back {
-    inverse: Buffer,
-    raster_out: Buffer,
-    pooled: Buffer,
+struct Back<D: Device> {
+    inverse: Buffer<D>,
+    raster_out: Buffer<D>,
+    pooled: Buffer<D>,
 }
 
 /// Where the selection writes.
 #[derive(Debug)]
-struct Selection {
-    bitmap: Buffer,
-    counts: Buffer,
-    indices: Buffer,
+struct Selection<D: Device> {
+    bitmap: Buffer<D>,
+    counts: Buffer<D>,
+    indices: Buffer<D>,
 }
 
 /// One problem's tensors on a device, in block order.
 #[derive(Debug)]
-pub(super) struct CudaWorkspace<'b> {
-    backend: &'b CudaBackend,
+pub(super) struct DeviceWorkspace<'b, D: Device> {
+    backend: &'b DeviceBackend<D>,
     problem: Problem,
     orders: Arc<Orders>,
     batch_heads: u32,
-    q_cut: Cut,
-    kv_cut: Cut,
-    q: Tokens,
-    k: Tokens,
-    v: Tokens,
-    out: Buffer,
-    lse: Buffer,
-    lists: Option<Lists>,
-    selection: Option<Selection>,
-    back: Option<Back>,
+    q_cut: Cut<D>,
+    kv_cut: Cut<D>,
+    q: Tokens<D>,
+    k: Tokens<D>,
+    v: Tokens<D>,
+    out: Buffer<D>,
+    lse: Buffer<D>,
+    lists: Option<Lists<D>>,
+    selection: Option<Selection<D>>,
+    back: Option<Back<D>>,
 }
 
 /// Converts a size to the kernels' type.
-fn size(what: &str, value: usize) -> Result<u32, CudaError> {
+fn size(what: &str, value: usize) -> Result<u32, DeviceError> {
     u32::try_from(value).map_err(|_| {
-        CudaError::Kernel(format!("expected at most {} {what}, got {value}: use a smaller problem", u32::MAX))
+        DeviceError::Kernel(format!(
+            "expected at most {} {what}, got {value}: use a smaller problem",
+            u32::MAX
+        ))
     })
 }
 
-impl<'b> CudaWorkspace<'b> {
+impl<'b, D: Device> DeviceWorkspace<'b, D> {
     /// Uploads the tensors once and reorders them.
-    pub(super) fn load(backend: &'b CudaBackend, qkv: &Qkv, orders: Arc<Orders>) -> Result<Self, CudaError> {
-        let context = &backend.context;
+    pub(super) fn load(
+        backend: &'b DeviceBackend<D>,
+        qkv: &Qkv,
+        orders: Arc<Orders>,
+    ) -> Result<Self, DeviceError> {
+        let device = &backend.device;
         let problem = qkv.problem();
         let rows = problem.batch_heads() * problem.seqlen_q;
         let workspace = Self {
             backend,
             problem,
             batch_heads: size("heads", problem.batch_heads())?,
-            q_cut: Cut::load(context, &orders.q)?,
-            kv_cut: Cut::load(context, &orders.kv)?,
-            q: Tokens::load(context, "queries", &qkv.q, &orders.q)?,
-            k: Tokens::load(context, "keys", &qkv.k, &orders.kv)?,
-            v: Tokens::load(context, "values", &qkv.v, &orders.kv)?,
-            out: Buffer::new(context, "out", rows * problem.head_dim * problem.dtype.size_bytes())?,
-            lse: Buffer::new(context, "lse", rows * 4)?,
+            q_cut: Cut::load(device, &orders.q)?,
+            kv_cut: Cut::load(device, &orders.kv)?,
+            q: Tokens::load(device, "queries", &qkv.q, &orders.q)?,
+            k: Tokens::load(device, "keys", &qkv.k, &orders.kv)?,
+            v: Tokens::load(device, "values", &qkv.v, &orders.kv)?,
+            out: Buffer::new(device, "out", rows * problem.head_dim * problem.dtype.size_bytes())?,
+            lse: Buffer::new(device, "lse", rows * 4)?,
             lists: None,
             selection: None,
             back: None,
@@ -151,35 +163,35 @@ impl<'b> CudaWorkspace<'b> {
         Ok(workspace)
     }
 
-    fn inputs(&self) -> [(&Tokens, &Cut); 3] {
+    fn inputs(&self) -> [(&Tokens<D>, &Cut<D>); 3] {
         [(&self.q, &self.q_cut), (&self.k, &self.kv_cut), (&self.v, &self.kv_cut)]
     }
 
-    fn check_inputs(&self, kernel: &LoadedKernel) -> Result<(), CudaError> {
+    fn check_inputs(&self, kernel: &LoadedKernel<D>) -> Result<(), DeviceError> {
         self.inputs().into_iter().try_for_each(|(tokens, _)| {
             tokens.ordered.check_guards(kernel.id())?;
             tokens.pooled.check_guards(kernel.id())
         })
     }
 
-    fn reorder_kernel(&self) -> Result<Rc<LoadedKernel>, CudaError> {
-        let dtype = device_dtype(self.problem.dtype).map_err(|e| CudaError::Kernel(e.reason))?;
+    fn reorder_kernel(&self) -> Result<Rc<LoadedKernel<D>>, DeviceError> {
+        let dtype = device_dtype(self.problem.dtype).map_err(|e| DeviceError::Kernel(e.reason))?;
         let head_dim = size("elements per token", self.problem.head_dim)?;
         self.backend.kernels.get(&Instance::tokens(Kernel::ReorderPool, head_dim, dtype))
     }
 
     /// Queues the reorder and pooling of one tensor.
-    fn reorder(&self, kernel: &LoadedKernel, tokens: &Tokens, cut: &Cut) -> Result<(), CudaError> {
+    fn reorder(&self, kernel: &LoadedKernel<D>, tokens: &Tokens<D>, cut: &Cut<D>) -> Result<(), DeviceError> {
         self.gather(kernel, [&tokens.raster, &cut.source, &tokens.ordered, &tokens.pooled], cut)
     }
 
     /// Queues a gather of tokens with the mean of each block of `cut`.
     fn gather(
         &self,
-        kernel: &LoadedKernel,
-        [x, source, ordered, pooled]: [&Buffer; 4],
-        cut: &Cut,
-    ) -> Result<(), CudaError> {
+        kernel: &LoadedKernel<D>,
+        [x, source, ordered, pooled]: [&Buffer<D>; 4],
+        cut: &Cut<D>,
+    ) -> Result<(), DeviceError> {
         let arguments = Arguments::default()
             .pointer(x.address())
             .pointer(source.address())
@@ -191,7 +203,7 @@ impl<'b> CudaWorkspace<'b> {
         kernel.launch(&self.sizes(cut, self.orders.q.layout().block())?, &arguments)
     }
 
-    fn sizes(&self, cut: &Cut, block: usize) -> Result<Sizes, CudaError> {
+    fn sizes(&self, cut: &Cut<D>, block: usize) -> Result<Sizes, DeviceError> {
         Ok(Sizes {
             batch_heads: self.batch_heads,
             seqlen_q: cut.tokens,
@@ -200,23 +212,23 @@ impl<'b> CudaWorkspace<'b> {
         })
     }
 
-    fn back(&mut self) -> Result<(), CudaError> {
+    fn back(&mut self) -> Result<(), DeviceError> {
         if self.back.is_none() {
-            let context = &self.backend.context;
+            let device = &self.backend.device;
             let inverse = self.orders.q.inverse();
             self.back = Some(Back {
-                inverse: Buffer::of(context, "inverse token order", bytemuck::cast_slice(&inverse))?,
-                raster_out: Buffer::new(context, "out in raster order", self.out.len())?,
-                pooled: Buffer::new(context, "block means of out", self.q.pooled.len())?,
+                inverse: Buffer::of(device, "inverse token order", bytemuck::cast_slice(&inverse))?,
+                raster_out: Buffer::new(device, "out in raster order", self.out.len())?,
+                pooled: Buffer::new(device, "block means of out", self.q.pooled.len())?,
             });
         }
         Ok(())
     }
 
-    fn reorder_us(&mut self) -> Result<f64, CudaError> {
+    fn reorder_us(&mut self) -> Result<f64, DeviceError> {
         self.back()?;
         let kernel = self.reorder_kernel()?;
-        let time_us = self.backend.timer.time_us(|| {
+        let time_us = self.backend.device.time_us(|| {
             for (tokens, cut) in self.inputs() {
                 self.reorder(&kernel, tokens, cut)?;
             }
@@ -237,25 +249,10 @@ impl<'b> CudaWorkspace<'b> {
     }
 
     /// Finds the selection kernel with room for a row of the pooled map.
-    fn select_kernel(&self) -> Result<Rc<LoadedKernel>, CudaError> {
+    fn select_kernel(&self) -> Result<Rc<LoadedKernel<D>>, DeviceError> {
         let head_dim = size("elements per token", self.problem.head_dim)?;
-        let listed = super::INSTANCES
-            .iter()
-            .filter(|i| {
-                i.kernel == Kernel::Select
-                    && i.constants.head_dim == head_dim
-                    && i.constants.max_kv_blocks >= self.kv_cut.blocks
-            })
-            .min_by_key(|i| i.constants.max_kv_blocks);
-        let made = || {
-            let room = self.kv_cut.blocks.checked_next_multiple_of(64)?;
-            SELECT_ROWS
-                .into_iter()
-                .map(|rows| Instance::select(rows, room, head_dim))
-                .find(|i| i.check().is_ok())
-        };
-        let Some(instance) = listed.copied().or_else(made) else {
-            return Err(CudaError::Kernel(format!(
+        let Some(instance) = select_instance(head_dim, self.kv_cut.blocks) else {
+            return Err(DeviceError::Kernel(format!(
                 "no selection kernel holds a row of {} key blocks in shared memory: use a larger mask block",
                 self.kv_cut.blocks
             )));
@@ -263,43 +260,51 @@ impl<'b> CudaWorkspace<'b> {
         self.backend.kernels.get(&instance)
     }
 
-    fn selection(&mut self) -> Result<(), CudaError> {
+    fn selection(&mut self) -> Result<(), DeviceError> {
         if self.selection.is_none() {
-            let context = &self.backend.context;
+            let device = &self.backend.device;
             let rows = self.batch_heads as usize * self.q_cut.blocks as usize;
             let kv_blocks = self.kv_cut.blocks as usize;
             self.selection = Some(Selection {
-                bitmap: Buffer::new(context, "mask bitmap", rows * kv_blocks.div_ceil(64) * 8)?,
-                counts: Buffer::new(context, "block counts", rows * 4)?,
-                indices: Buffer::new(context, "block lists", rows * kv_blocks * 4)?,
+                bitmap: Buffer::new(device, "mask bitmap", rows * kv_blocks.div_ceil(64) * 8)?,
+                counts: Buffer::new(device, "block counts", rows * 4)?,
+                indices: Buffer::new(device, "block lists", rows * kv_blocks * 4)?,
             });
         }
         Ok(())
     }
 
-    /// Selects blocks on the device and fetches counts and lists of `kv_blocks` entries a row.
-    fn select(
+    /// Selects blocks on the device, with a given instance or the one that fits best, and fetches bitmap, counts and
+    /// lists of `kv_blocks` entries a row.
+    pub(super) fn select_with(
         &mut self,
-        mass: Option<f64>,
-        always: Option<&[u64]>,
-    ) -> Result<(Vec<i32>, Vec<i32>, f64), CudaError> {
+        instance: Option<&Instance>,
+        rule: &SelectionRule<'_>,
+    ) -> Result<Selected, DeviceError> {
         self.selection()?;
-        let always = always
-            .map(|bits| Buffer::of(&self.backend.context, "static window", bytemuck::cast_slice(bits)))
-            .transpose()?;
-        let (reorder, select) = (self.reorder_kernel()?, self.select_kernel()?);
+        let upload = |name, bits: Option<&[u64]>| {
+            bits.map(|bits| Buffer::of(&self.backend.device, name, bytemuck::cast_slice(bits))).transpose()
+        };
+        let always = upload("static window", rule.always)?;
+        let allowed = upload("allowed blocks", rule.allowed)?;
+        let reorder = self.reorder_kernel()?;
+        let select = match instance {
+            Some(instance) => self.backend.kernels.get(instance)?,
+            None => self.select_kernel()?,
+        };
         let Some(Selection { bitmap, counts, indices }) = &self.selection else {
-            return Err(CudaError::Kernel("the selection has no memory".to_owned()));
+            return Err(DeviceError::Kernel("the selection has no memory".to_owned()));
         };
         for buffer in [bitmap, counts, indices] {
             buffer.poison()?;
         }
-        let keep_from = mass.map_or(NO_THRESHOLD, |mass| (1.0 - f64::from(mass as f32)) as f32);
+        let keep_from = rule.mass.map_or(NO_THRESHOLD, |mass| (1.0 - f64::from(mass as f32)) as f32);
+        let or_null = |buffer: &Option<Buffer<D>>| buffer.as_ref().map_or(0, Buffer::address);
         let arguments = Arguments::default()
             .pointer(self.q.pooled.address())
             .pointer(self.k.pooled.address())
-            .pointer(always.as_ref().map_or(0, Buffer::address))
-            .pointer(0)
+            .pointer(or_null(&always))
+            .pointer(or_null(&allowed))
             .pointer(bitmap.address())
             .pointer(counts.address())
             .pointer(indices.address())
@@ -309,8 +314,8 @@ impl<'b> CudaWorkspace<'b> {
             .f32(self.problem.softmax_scale)
             .f32(keep_from);
         let sizes = self.sizes(&self.q_cut, self.orders.q.layout().block())?;
-        let time_us = self.backend.timer.time_us(|| {
-            if mass.is_some() {
+        let time_us = self.backend.device.time_us(|| {
+            if rule.mass.is_some() {
                 // Pooling is part of the reorder on this device.
                 self.reorder(&reorder, &self.q, &self.q_cut)?;
                 self.reorder(&reorder, &self.k, &self.kv_cut)?;
@@ -321,38 +326,74 @@ impl<'b> CudaWorkspace<'b> {
         for buffer in [bitmap, counts, indices] {
             buffer.check_guards(select.id())?;
         }
-        Ok((counts.read(counts.len() / 4)?, indices.read(indices.len() / 4)?, time_us))
+        Ok(Selected {
+            bitmap: bitmap.read(bitmap.len() / 8)?,
+            counts: counts.read(counts.len() / 4)?,
+            indices: indices.read(indices.len() / 4)?,
+            time_us,
+        })
+    }
+
+    /// Reorders and pools queries and keys with a given instance and fetches the result.
+    pub(super) fn reordered(&mut self, instance: &Instance) -> Result<Reordered, DeviceError> {
+        let kernel = self.backend.kernels.get(instance)?;
+        for (tokens, cut) in [(&self.q, &self.q_cut), (&self.k, &self.kv_cut)] {
+            tokens.ordered.poison()?;
+            tokens.pooled.poison()?;
+            self.reorder(&kernel, tokens, cut)?;
+        }
+        self.check_inputs(&kernel)?;
+        let bytes = |tokens: &Tokens<D>| tokens.ordered.read::<u8>(tokens.ordered.len());
+        let means = |tokens: &Tokens<D>| tokens.pooled.read::<f32>(tokens.pooled.len() / 4);
+        Ok(Reordered {
+            q: bytes(&self.q)?,
+            pooled_q: means(&self.q)?,
+            k: bytes(&self.k)?,
+            pooled_k: means(&self.k)?,
+        })
+    }
+
+    pub(super) fn counts(&self) -> Vec<LaunchCounts> {
+        self.backend.device.take_counts()
     }
 
     /// Puts the lists of a mask on the device unless they are there.
-    fn upload(&mut self, mask: &Arc<BlockMask>) -> Result<(), CudaError> {
+    fn upload(&mut self, mask: &Arc<BlockMask>) -> Result<(), DeviceError> {
         if self.lists.as_ref().is_some_and(|lists| Arc::ptr_eq(&lists.mask, mask)) {
             return Ok(());
         }
         let expected = [self.batch_heads as usize, self.q_cut.blocks as usize, self.kv_cut.blocks as usize];
         let got = [mask.batch_heads(), mask.q_layout().blocks(), mask.kv_layout().blocks()];
         if expected != got {
-            return Err(CudaError::Kernel(format!(
+            return Err(DeviceError::Kernel(format!(
                 "expected a mask of {expected:?} heads, query blocks and key blocks, got {got:?}"
             )));
         }
         // The old lists go first: both together may not fit.
         self.lists = None;
-        let context = &self.backend.context;
+        let device = &self.backend.device;
         self.lists = Some(Lists {
-            counts: Buffer::of(context, "block counts", bytemuck::cast_slice(mask.kv_num_blocks()))?,
-            indices: Buffer::of(context, "block lists", bytemuck::cast_slice(mask.kv_indices()))?,
+            counts: Buffer::of(device, "block counts", bytemuck::cast_slice(mask.kv_num_blocks()))?,
+            indices: Buffer::of(device, "block lists", bytemuck::cast_slice(mask.kv_indices()))?,
             max_blocks: size("blocks per list", mask.max_blocks())?,
             mask: Arc::clone(mask),
         });
         Ok(())
     }
 
-    fn attention_us(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, CudaError> {
+    fn attention_us(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, DeviceError> {
         let block = pattern.mask().map(|_| self.orders.mask_block());
         let instance = attention_instance(&self.problem, block, variant.tile)
-            .map_err(|ineligible| CudaError::Kernel(ineligible.reason))?;
-        let kernel = self.backend.kernels.get(&instance)?;
+            .map_err(|ineligible| DeviceError::Kernel(ineligible.reason))?;
+        self.launch_attention(&instance, pattern)
+    }
+
+    pub(super) fn launch_attention(
+        &mut self,
+        instance: &Instance,
+        pattern: &Pattern,
+    ) -> Result<f64, DeviceError> {
+        let kernel = self.backend.kernels.get(instance)?;
         let (counts, indices, max_blocks) = match pattern {
             Pattern::Dense => (0, 0, 0),
             Pattern::Mask(mask) => {
@@ -380,13 +421,13 @@ impl<'b> CudaWorkspace<'b> {
             .u32(self.kv_cut.tokens)
             .f32(self.problem.softmax_scale);
         let sizes = self.sizes(&self.q_cut, self.orders.q.layout().block())?;
-        let time_us = self.backend.timer.time_us(|| kernel.launch(&sizes, &arguments))?;
+        let time_us = self.backend.device.time_us(|| kernel.launch(&sizes, &arguments))?;
         self.out.check_guards(kernel.id())?;
         self.lse.check_guards(kernel.id())?;
         Ok(time_us)
     }
 
-    fn fetch(&self) -> Result<AttentionOutput, CudaError> {
+    fn fetch(&self) -> Result<AttentionOutput, DeviceError> {
         let lse = self.lse.read(self.lse.len() / 4)?;
         let out = match self.problem.dtype {
             Dtype::Bf16 => self.out.read::<bf16>(self.out.len() / 2)?.into_iter().map(bf16::to_f32).collect(),
@@ -409,13 +450,13 @@ fn trim(counts: &[i32], indices: &[i32], width: usize, max_blocks: usize) -> Vec
     lists
 }
 
-impl Workspace for CudaWorkspace<'_> {
+impl<D: Device> Workspace for DeviceWorkspace<'_, D> {
     fn orders(&self) -> &Arc<Orders> {
         &self.orders
     }
 
     fn time_reorder(&mut self) -> Result<f64, BackendError> {
-        self.reorder_us().map_err(|error| error.during(REORDER))
+        self.reorder_us().map_err(|error| error.during(D::BACKEND, REORDER))
     }
 
     fn build_mask(&mut self, policy: &Policy) -> Result<(Arc<BlockMask>, f64), BackendError> {
@@ -428,8 +469,9 @@ impl Workspace for CudaWorkspace<'_> {
         }
         // A static window is known before the tensors are: not part of the time.
         let always = policy.static_bitmap(q_layout, kv_layout)?;
-        let (counts, indices, time_us) =
-            self.select(policy.mass(), always.as_deref()).map_err(|error| error.during(MASK))?;
+        let rule = SelectionRule { mass: policy.mass(), always: always.as_deref(), allowed: None };
+        let Selected { counts, indices, time_us, .. } =
+            self.select_with(None, &rule).map_err(|error| error.during(D::BACKEND, MASK))?;
         let longest = counts.iter().copied().max().unwrap_or(0).clamp(1, kv_blocks as i32) as usize;
         let lists = trim(&counts, &indices, kv_blocks, longest);
         let mask = BlockMask::new(heads, q_layout.clone(), kv_layout.clone(), counts, lists, longest)
@@ -438,18 +480,18 @@ impl Workspace for CudaWorkspace<'_> {
     }
 
     fn attention(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, BackendError> {
-        self.attention_us(variant, pattern).map_err(|error| error.during(&variant.id.0))
+        self.attention_us(variant, pattern).map_err(|error| error.during(D::BACKEND, &variant.id.0))
     }
 
     fn poison(&mut self) -> Result<(), BackendError> {
         self.out
             .poison()
             .and_then(|()| self.lse.poison())
-            .map_err(|error| error.during("poisoning the output"))
+            .map_err(|error| error.during(D::BACKEND, "poisoning the output"))
     }
 
     fn output(&mut self) -> Result<AttentionOutput, BackendError> {
-        self.fetch().map_err(|error| error.during("fetching the output"))
+        self.fetch().map_err(|error| error.during(D::BACKEND, "fetching the output"))
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::ffi::c_void;
 
-use super::error::CudaError;
+use super::error::DeviceError;
 
 /// Arguments of a launch, in the order of the kernel's parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Arguments {
+pub(in crate::backend) struct Arguments {
     /// Each argument in the low bytes of a word of its own.
     words: Vec<u64>,
     bytes: Vec<usize>,
@@ -15,19 +15,19 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Appends a device address; 0 is a null pointer.
     #[must_use]
-    pub(super) fn pointer(self, address: u64) -> Self {
+    pub(in crate::backend) fn pointer(self, address: u64) -> Self {
         self.with(address, 8)
     }
 
     /// Appends a size.
     #[must_use]
-    pub(super) fn u32(self, value: u32) -> Self {
+    pub(in crate::backend) fn u32(self, value: u32) -> Self {
         self.with(low_bytes(value), 4)
     }
 
     /// Appends a factor.
     #[must_use]
-    pub(super) fn f32(self, value: f32) -> Self {
+    pub(in crate::backend) fn f32(self, value: f32) -> Self {
         self.with(low_bytes(value.to_bits()), 4)
     }
 
@@ -38,19 +38,24 @@ impl Arguments {
     }
 
     /// Checks number and sizes against what the kernel declares: the driver reads as much as that.
-    pub(super) fn check(&self, kernel: &str, parameters: &[usize]) -> Result<(), CudaError> {
+    pub(in crate::backend) fn check(&self, kernel: &str, parameters: &[usize]) -> Result<(), DeviceError> {
         if self.bytes == parameters {
             return Ok(());
         }
-        Err(CudaError::Kernel(format!(
+        Err(DeviceError::Kernel(format!(
             "{kernel} declares parameters of {parameters:?} bytes, it was to be launched with {:?}; its PTX belongs to \
              another version of this program: build it again",
             self.bytes
         )))
     }
 
+    /// Lists each argument's bytes, as many as it has.
+    pub(in crate::backend) fn contents(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.words.iter().zip(&self.bytes).map(|(word, &bytes)| word.to_ne_bytes()[..bytes].to_vec())
+    }
+
     /// Returns the address of each argument; they hold while `self` is borrowed, and are only read.
-    pub(super) fn pointers(&self) -> Vec<*mut c_void> {
+    pub(in crate::backend) fn pointers(&self) -> Vec<*mut c_void> {
         self.words.iter().map(ptr_of).collect()
     }
 }
@@ -68,7 +73,7 @@ fn low_bytes(value: u32) -> u64 {
 
 /// Reads the bytes of each parameter of an entry from its PTX; `None` if there is no such entry or its list holds
 /// anything but scalars.
-pub(super) fn parameters_of(ptx: &str, entry: &str) -> Option<Vec<usize>> {
+pub(in crate::backend) fn parameters_of(ptx: &str, entry: &str) -> Option<Vec<usize>> {
     let head = ptx.match_indices(".entry").find_map(|(at, word)| {
         let rest = ptx[at + word.len()..].trim_start().strip_prefix(entry)?;
         // A longer name may start with this one.
@@ -96,7 +101,7 @@ fn bytes_of(parameter: &str) -> Option<usize> {
 }
 
 /// Reads the architecture of PTX, such as `sm_90a`.
-pub(super) fn target_of(ptx: &str) -> Option<&str> {
+pub(in crate::backend) fn target_of(ptx: &str) -> Option<&str> {
     let line = ptx.lines().find_map(|line| line.trim_start().strip_prefix(".target"))?;
     line.split([',', ' ', '\t']).find(|word| !word.is_empty())
 }

@@ -1,0 +1,219 @@
+//! Everything that is the same whatever runs our PTX: buffers, kernels, launches of the operator's steps.
+//!
+//! A [`Device`] is the little that differs: memory, loading, launching, time. [`DeviceBackend`] makes a
+//! [`crate::backend::Backend`] of one. Does not know the CUDA driver, nor the emulator.
+//!
+//! ```text
+//! arguments  kernel arguments and the parameters a kernel's PTX declares
+//! error      each failure in one message
+//! buffer     memory with what is known of its contents; guard zones where the device has none of its own
+//! choice     from a problem and a tile to an instance
+//! kernels    from an instance to a function on the device
+//! workspace  tensors of a problem, and the kernels run on them
+//! instances  one listed instance at a time, for checks
+//! ```
+
+mod arguments;
+mod buffer;
+mod choice;
+mod error;
+mod instances;
+mod kernels;
+mod workspace;
+
+use std::{fmt, path::Path, rc::Rc, sync::Arc};
+
+use nabla_kernels_gpu::{
+    config::Constants,
+    instances::{Instance, space::Axes},
+};
+
+pub(super) use self::{
+    arguments::Arguments,
+    error::{Bytes, DeviceError, Version, code},
+};
+use self::{
+    choice::{attention_instance, device_dtype},
+    kernels::Kernels,
+    workspace::DeviceWorkspace,
+};
+use super::{
+    Backend, BackendError, DeviceIdentity, KernelBackend, KernelWorkspace, LaunchCounts, Orders, Workspace,
+};
+use crate::{
+    Problem,
+    codegen::variant_id,
+    tensor::Qkv,
+    variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant, VariantId},
+};
+
+/// What a kernel needs of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Model name, for messages.
+    pub(super) name: String,
+    /// Compute capability.
+    pub(super) capability: Version,
+    /// Dynamic shared memory a block may ask for.
+    pub(super) shared_bytes_per_block: u32,
+}
+
+/// A compiled kernel, ready to be loaded.
+#[derive(Debug, Clone)]
+pub(super) struct Code<'a> {
+    /// Stable name of the variant.
+    pub(super) id: &'a str,
+    /// PTX.
+    pub(super) ptx: &'a str,
+    /// Symbol of the entry.
+    pub(super) entry: &'a str,
+    /// Bytes of each parameter, as the PTX declares them.
+    pub(super) parameters: Vec<usize>,
+    /// Threads of a block.
+    pub(super) threads: u32,
+    /// Dynamic shared memory of a block.
+    pub(super) shared_bytes: u32,
+}
+
+/// Something that runs PTX.
+///
+/// Handles stay on the thread that made them. Work is done in the order in which it is queued.
+pub(super) trait Device: fmt::Debug + Sized {
+    /// Name of the backend.
+    const BACKEND: &'static str;
+    /// Bytes of the guard zones to be put around a buffer: 0 where accesses outside a buffer fail by themselves.
+    const GUARD_BYTES: usize;
+    /// Memory on the device, freed when dropped.
+    type Memory: Memory;
+    /// A loaded kernel.
+    type Function: fmt::Debug;
+
+    /// Returns what kernels need of it.
+    fn limits(&self) -> &Limits;
+
+    /// Takes memory for `what`; what it holds is arbitrary.
+    fn allocate(device: &Rc<Self>, bytes: usize, what: &str) -> Result<Self::Memory, DeviceError>;
+
+    /// Loads a kernel.
+    fn load(device: &Rc<Self>, code: Code<'_>) -> Result<Self::Function, DeviceError>;
+
+    /// Queues a kernel; `grid` is in blocks.
+    fn launch(
+        &self,
+        function: &Self::Function,
+        grid: [u32; 3],
+        arguments: &Arguments,
+    ) -> Result<(), DeviceError>;
+
+    /// Returns the microseconds the device takes for what `work` queues; NaN where time is not modelled.
+    fn time_us(&self, work: impl FnOnce() -> Result<(), DeviceError>) -> Result<f64, DeviceError>;
+
+    /// Hands over what launches since the last call counted; nothing where nothing is counted.
+    fn take_counts(&self) -> Vec<LaunchCounts>;
+}
+
+/// Memory of a device. Ranges lie within it: callers compute them from its size.
+pub(super) trait Memory: fmt::Debug {
+    /// Returns the device address of a byte.
+    fn address(&self, offset: usize) -> u64;
+
+    /// Copies to the device.
+    fn write(&self, offset: usize, from: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies from the device once all work before is done.
+    fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Makes bytes read as all ones, which is NaN for every float type and -1 for every integer, until written.
+    fn poison(&self, offset: usize, bytes: usize) -> Result<(), DeviceError>;
+}
+
+/// A backend over a device that runs PTX.
+#[derive(Debug)]
+pub(super) struct DeviceBackend<D: Device> {
+    device: Rc<D>,
+    kernels: Kernels<D>,
+    identity: DeviceIdentity,
+}
+
+impl<D: Device> DeviceBackend<D> {
+    /// Makes a backend of a device and a folder of kernels, `None` for the user's.
+    pub(super) fn new(
+        device: D,
+        identity: DeviceIdentity,
+        kernel_cache: Option<&Path>,
+    ) -> Result<Self, DeviceError> {
+        let device = Rc::new(device);
+        Ok(Self { kernels: Kernels::open(&device, kernel_cache)?, device, identity })
+    }
+
+    fn workspace(&self, qkv: &Qkv, orders: Arc<Orders>) -> Result<DeviceWorkspace<'_, D>, BackendError> {
+        device_dtype(qkv.problem().dtype)?;
+        let during = |error: DeviceError| error.during(D::BACKEND, "loading the tensors");
+        DeviceWorkspace::load(self, qkv, orders).map_err(during)
+    }
+}
+
+impl<D: Device> Backend for DeviceBackend<D> {
+    fn device(&self) -> &DeviceIdentity {
+        &self.identity
+    }
+
+    fn tiles(&self, problem: &Problem) -> Vec<TileConfig> {
+        // Any point can be compiled: listed instances are the ones that tests build, not all there are.
+        let tiles = Axes::ALL.block_m.iter().flat_map(|&block_m| {
+            Axes::ALL
+                .block_n
+                .iter()
+                .map(move |&block_n| TileConfig { block_m: block_m as usize, block_n: block_n as usize })
+        });
+        tiles.filter(|&tile| attention_instance(problem, None, tile).is_ok()).collect()
+    }
+
+    fn default_tile(&self, _: &Problem, block: Option<MaskBlock>) -> TileConfig {
+        let default = Constants::DEFAULT;
+        let block_m = default.block_m as usize;
+        TileConfig {
+            block_m: block.map_or(block_m, |block| block.q_block.min(block_m)),
+            block_n: default.block_n as usize,
+        }
+    }
+
+    fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
+        let instance = attention_instance(problem, block, tile)?;
+        self.fits(&instance)?;
+        Ok(Variant {
+            id: VariantId(variant_id(&instance)),
+            tile,
+            probabilities: problem.dtype,
+            output: problem.dtype,
+        })
+    }
+
+    fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {
+        Ok(Box::new(self.workspace(&qkv, orders)?))
+    }
+}
+
+impl<D: Device> KernelBackend for DeviceBackend<D> {
+    fn kernels_ready(&self) -> Result<(), BackendError> {
+        self.kernels.ready().map_err(|error| error.during(D::BACKEND, "finding kernels"))
+    }
+
+    fn fits(&self, instance: &Instance) -> Result<(), Ineligible> {
+        let (needed, limits) = (instance.shared_bytes(), self.device.limits());
+        if needed <= limits.shared_bytes_per_block {
+            return Ok(());
+        }
+        let Limits { name, shared_bytes_per_block: available, .. } = limits;
+        let reason = format!("needs {needed} bytes of shared memory, {name} has {available} for a block");
+        Err(Ineligible { reason })
+    }
+
+    fn open(
+        &self,
+        qkv: Arc<Qkv>,
+        orders: Arc<Orders>,
+    ) -> Result<Box<dyn KernelWorkspace + '_>, BackendError> {
+        Ok(Box::new(self.workspace(&qkv, orders)?))
+    }
+}

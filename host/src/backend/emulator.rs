@@ -1,0 +1,220 @@
+//! The emulator as a device: the PTX that GPUs run, on this machine, with every access checked.
+//!
+//! Owns nothing of PTX: that is the emulator crate's. Times are not modelled and read as NaN.
+
+use std::{cell::RefCell, path::PathBuf, rc::Rc, str::FromStr};
+
+use nabla_emulator::{Completion, DevicePtr, LaunchConfig, Module, Options, Param, launch_with};
+
+use super::{
+    BackendError, DeviceIdentity, KernelBackend, LaunchCounts,
+    device::{Arguments, Code, Device, DeviceBackend, DeviceError, Limits, Memory, Version},
+};
+use crate::ParseError;
+
+/// Name of this backend.
+const NAME: &str = "emulator";
+
+/// A GPU architecture whose PTX is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmulatedArch {
+    /// Ampere.
+    Sm80,
+    /// Hopper.
+    Sm90a,
+}
+
+impl EmulatedArch {
+    /// Returns the name, such as `sm_90a`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sm80 => "sm_80",
+            Self::Sm90a => "sm_90a",
+        }
+    }
+
+    fn limits(self) -> Limits {
+        let (capability, kib) = match self {
+            Self::Sm80 => (Version { major: 8, minor: 0 }, 163),
+            Self::Sm90a => (Version { major: 9, minor: 0 }, 227),
+        };
+        Limits {
+            name: format!("the emulator of {}", self.name()),
+            capability,
+            shared_bytes_per_block: kib << 10,
+        }
+    }
+}
+
+impl FromStr for EmulatedArch {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "sm_80" => Ok(Self::Sm80),
+            "sm_90a" => Ok(Self::Sm90a),
+            _ => Err(ParseError::new("sm_80 or sm_90a", text)),
+        }
+    }
+}
+
+/// How the emulator is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmulatorOptions {
+    /// The architecture to run kernels of.
+    pub arch: EmulatedArch,
+    /// Folder of compiled kernels; `None` takes the user's.
+    pub kernel_cache: Option<PathBuf>,
+    /// Whether asynchronous work completes at once, and not at the latest moment.
+    pub eager: bool,
+}
+
+impl Default for EmulatorOptions {
+    fn default() -> Self {
+        Self { arch: EmulatedArch::Sm80, kernel_cache: None, eager: false }
+    }
+}
+
+/// Makes an emulated device.
+///
+/// # Errors
+/// When the folder of kernels cannot be used.
+pub fn emulator_backend(options: &EmulatorOptions) -> Result<Box<dyn KernelBackend>, BackendError> {
+    let completion = if options.eager { Completion::Eager } else { Completion::Late };
+    let device = EmulatedGpu {
+        memory: RefCell::default(),
+        limits: options.arch.limits(),
+        options: Options { completion, ..Options::default() },
+        counts: RefCell::default(),
+    };
+    let identity = DeviceIdentity {
+        backend: NAME,
+        name: device.limits.name.clone(),
+        driver: None,
+        isa: options.arch.name().to_owned(),
+        threads: None,
+    };
+    match DeviceBackend::new(device, identity, options.kernel_cache.as_deref()) {
+        Ok(backend) => Ok(Box::new(backend)),
+        Err(error) => Err(error.during(NAME, "starting the emulator")),
+    }
+}
+
+#[derive(Debug)]
+struct EmulatedGpu {
+    memory: RefCell<nabla_emulator::Memory>,
+    limits: Limits,
+    options: Options,
+    counts: RefCell<Vec<LaunchCounts>>,
+}
+
+#[derive(Debug)]
+struct EmulatedMemory {
+    device: Rc<EmulatedGpu>,
+    start: DevicePtr,
+}
+
+/// A decoded kernel.
+#[derive(Debug)]
+struct EmulatedFunction {
+    id: String,
+    entry: String,
+    module: Module,
+    parameters: Vec<usize>,
+    threads: u32,
+    shared_bytes: u32,
+}
+
+impl Device for EmulatedGpu {
+    const BACKEND: &'static str = NAME;
+    /// Allocations lie far apart: an access outside one is a fault that names the instruction.
+    const GUARD_BYTES: usize = 0;
+    type Memory = EmulatedMemory;
+    type Function = EmulatedFunction;
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn allocate(device: &Rc<Self>, bytes: usize, _: &str) -> Result<EmulatedMemory, DeviceError> {
+        let start = device.memory.borrow_mut().alloc(bytes as u64);
+        Ok(EmulatedMemory { device: Rc::clone(device), start })
+    }
+
+    fn load(_: &Rc<Self>, code: Code<'_>) -> Result<EmulatedFunction, DeviceError> {
+        let Code { id, ptx, entry, parameters, threads, shared_bytes } = code;
+        let module = Module::parse(id, ptx).map_err(|error| DeviceError::Fault(error.to_string()))?;
+        Ok(EmulatedFunction {
+            id: id.to_owned(),
+            entry: entry.to_owned(),
+            module,
+            parameters,
+            threads,
+            shared_bytes,
+        })
+    }
+
+    fn launch(
+        &self,
+        function: &EmulatedFunction,
+        grid: [u32; 3],
+        arguments: &Arguments,
+    ) -> Result<(), DeviceError> {
+        arguments.check(&function.id, &function.parameters)?;
+        let config = LaunchConfig {
+            grid,
+            block: [function.threads, 1, 1],
+            dynamic_shared_bytes: function.shared_bytes,
+        };
+        let params: Vec<Param> = arguments.contents().map(Param::Bytes).collect();
+        let memory = &mut *self.memory.borrow_mut();
+        let report = launch_with(&function.module, &function.entry, config, &params, memory, &self.options)
+            .map_err(|fault| DeviceError::Fault(fault.to_string()))?;
+        let counts = report.rows().collect();
+        self.counts.borrow_mut().push(LaunchCounts { variant: function.id.clone(), counts });
+        Ok(())
+    }
+
+    fn time_us(&self, work: impl FnOnce() -> Result<(), DeviceError>) -> Result<f64, DeviceError> {
+        work().map(|()| f64::NAN)
+    }
+
+    fn take_counts(&self) -> Vec<LaunchCounts> {
+        self.counts.take()
+    }
+}
+
+fn fault(error: &nabla_emulator::MemoryError) -> DeviceError {
+    DeviceError::Fault(error.to_string())
+}
+
+impl Memory for EmulatedMemory {
+    fn address(&self, offset: usize) -> u64 {
+        self.start.offset(offset as u64).address()
+    }
+
+    fn write(&self, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
+        let to = self.start.offset(offset as u64);
+        self.device.memory.borrow_mut().write(to, from).map_err(|e| fault(&e))
+    }
+
+    /// Bytes that nothing has written read as poison.
+    fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        let from = self.start.offset(offset as u64);
+        let bytes = self.device.memory.borrow().read_or(from, to.len() as u64, 0xff);
+        to.copy_from_slice(&bytes.map_err(|e| fault(&e))?);
+        Ok(())
+    }
+
+    /// A kernel that reads them faults, unlike on a GPU; the host reads all ones.
+    fn poison(&self, offset: usize, bytes: usize) -> Result<(), DeviceError> {
+        let at = self.start.offset(offset as u64);
+        self.device.memory.borrow_mut().forget(at, bytes as u64).map_err(|e| fault(&e))
+    }
+}
+
+impl Drop for EmulatedMemory {
+    fn drop(&mut self) {
+        self.device.memory.borrow_mut().free(self.start);
+    }
+}

@@ -1,0 +1,67 @@
+//! Attention on one case: the launch, held against float64 on the same mask.
+
+use std::sync::Arc;
+
+use super::{Verdict, catalogue::Case};
+use crate::{
+    Dtype, ParseError,
+    backend::{BackendError, Orders, Pattern, Workspace},
+    reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
+    tensor::Qkv,
+    variant::{MaskBlock, Rounding},
+    verify::{Accuracy, Oracle, verify},
+};
+
+/// A case made concrete, with what is right for it.
+#[derive(Debug)]
+pub(super) struct AttentionCase {
+    pub(super) qkv: Arc<Qkv>,
+    pub(super) orders: Arc<Orders>,
+    pub(super) pattern: Pattern,
+    oracle: Oracle,
+    dense: Reference,
+}
+
+impl AttentionCase {
+    /// Makes tensors, mask (`block` of `None`: dense) and float64 results.
+    pub(super) fn new(
+        case: &Case,
+        head_dim: usize,
+        dtype: Dtype,
+        block: Option<MaskBlock>,
+    ) -> Result<Self, ParseError> {
+        let qkv = case.qkv(head_dim, dtype);
+        let problem = qkv.problem();
+        let (orders, pattern) = case.mask(&problem, block.unwrap_or(MaskBlock::square(64)))?;
+        let pattern = if block.is_some() { pattern } else { Pattern::Dense };
+        let scale = problem.softmax_scale;
+        let sample = Arc::new(RowSample::all(problem.seqlen_q));
+        let ordered =
+            pattern.mask().map(|mask| OrderedMask { mask, q_order: &orders.q, kv_order: &orders.kv });
+        let oracle = Oracle::new(&qkv, scale, ordered, &sample);
+        let dense = attention(&qkv, scale, None, &sample, Arithmetic::Float64);
+        Ok(Self { qkv: Arc::new(qkv), orders: Arc::new(orders), pattern, oracle, dense })
+    }
+
+    /// Poisons the output, launches, and judges output and lse.
+    pub(super) fn check<W: Workspace + ?Sized>(
+        &self,
+        workspace: &mut W,
+        rounding: Rounding,
+        launch: impl FnOnce(&mut W, &Pattern) -> Result<f64, BackendError>,
+    ) -> (Verdict, Option<Accuracy>) {
+        let run = || {
+            workspace.poison()?;
+            launch(workspace, &self.pattern)?;
+            workspace.output()
+        };
+        match run() {
+            Err(error) => (Verdict::Failed(error.to_string()), None),
+            Ok(output) => {
+                let (accuracy, verdict) =
+                    verify(&output, &self.orders.q, &self.oracle, &self.dense, rounding);
+                (verdict.into(), Some(accuracy))
+            }
+        }
+    }
+}

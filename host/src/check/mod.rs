@@ -1,0 +1,386 @@
+//! Accuracy checks of every kernel over a catalogue of problems: one check, whatever device runs the kernel.
+//!
+//! ```text
+//! catalogue  problems and masks
+//! attention  output and lse of one case against float64, within the derived budget
+//! reorder    every token in its place, every mean
+//! selection  every list against the definition of the threshold
+//! ```
+//! Owns what is right; launches nothing itself but asks a backend to. A check is one subject, a kernel instance or a CPU
+//! tile, on one case.
+
+mod attention;
+mod catalogue;
+mod reorder;
+mod selection;
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use nabla_kernels_gpu::{
+    config,
+    instances::{INSTANCES, Instance, Kernel},
+};
+
+use self::{
+    attention::AttentionCase,
+    catalogue::{ATTENTION, Case, REORDER, SELECTION},
+};
+use crate::{
+    Dtype, ParseError, Policy,
+    backend::{Backend, BackendError, KernelBackend, KernelWorkspace, Orders, SelectionRule},
+    codegen::variant_id,
+    variant::{MaskBlock, Rounding},
+    verify::Accuracy,
+};
+
+/// Mask blocks a sparse kernel is tried on, in tokens.
+const BLOCKS: [usize; 3] = [32, 64, 128];
+/// The mask block of cases that do not depend on it.
+const USUAL_BLOCK: usize = 64;
+/// Shares of the pooled attention that selections are tried with, the ends included.
+const MASSES: [f64; 5] = [0.0, 0.3, 0.8, 0.95, 1.0];
+
+/// How a check ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is right.
+    Passed,
+    /// What is wrong.
+    Failed(String),
+    /// Why it could not run here.
+    Skipped(String),
+}
+
+impl From<Result<(), String>> for Verdict {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Self::Failed, |()| Self::Passed)
+    }
+}
+
+/// One subject on one case.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Kernel instance or CPU variant.
+    pub subject: String,
+    /// Name of the case, with what it was varied by.
+    pub case: String,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Errors of an attention kernel whose launch worked.
+    pub accuracy: Option<Accuracy>,
+    /// What the launch executed, where the device counts.
+    pub counts: BTreeMap<String, u64>,
+    /// Seconds the check took, its share of the set-up apart.
+    pub seconds: f64,
+}
+
+/// Which checks run: given a subject and a case.
+pub type Filter<'a> = &'a dyn Fn(&str, &str) -> bool;
+
+/// Takes outcomes as they come.
+pub type Sink<'a> = &'a mut dyn FnMut(Outcome);
+
+/// Why checking stopped before its end: the device gave out, or a case is none.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Nothing more runs on the device.
+    #[error(transparent)]
+    Device(#[from] BackendError),
+    /// The catalogue holds an impossible problem.
+    #[error("a case of the catalogue is impossible: {0}")]
+    Case(#[from] ParseError),
+}
+
+/// Checks every listed instance of the device kernels.
+///
+/// # Errors
+/// When the device gives out. A kernel that fails is an outcome, not an error.
+pub fn check_kernels(
+    backend: &dyn KernelBackend,
+    filter: Filter<'_>,
+    sink: Sink<'_>,
+) -> Result<(), CheckError> {
+    let mut run = Run { backend, filter, sink };
+    for case in ATTENTION {
+        run.attention(case)?;
+    }
+    for case in REORDER {
+        run.reorder(case)?;
+    }
+    for case in SELECTION {
+        run.selection(case)?;
+    }
+    Ok(())
+}
+
+/// Checks every tile of a backend that has tiles instead of listed instances, in each dtype it takes.
+///
+/// # Errors
+/// When the backend gives out.
+pub fn check_tiles(backend: &dyn Backend, filter: Filter<'_>, sink: Sink<'_>) -> Result<(), CheckError> {
+    for case in ATTENTION {
+        for (head_dim, dtype) in
+            [64, 96, 128].into_iter().flat_map(|d| [Dtype::F32, Dtype::Bf16, Dtype::F16].map(|t| (d, t)))
+        {
+            for block in blocks_of(case) {
+                tiles_on(backend, case, (head_dim, dtype), block, filter, sink)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tiles_on(
+    backend: &dyn Backend,
+    case: &Case,
+    (head_dim, dtype): (usize, Dtype),
+    block: Option<MaskBlock>,
+    filter: Filter<'_>,
+    sink: Sink<'_>,
+) -> Result<(), CheckError> {
+    let problem = case.qkv(head_dim, dtype).problem();
+    let name = case_name(case, block);
+    let eligible =
+        backend.tiles(&problem).into_iter().filter_map(|tile| backend.variant(&problem, block, tile).ok());
+    let variants: Vec<_> = eligible.filter(|variant| filter(&variant.id.0, &name)).collect();
+    if variants.is_empty() {
+        return Ok(());
+    }
+    let made = AttentionCase::new(case, head_dim, dtype, block)?;
+    let mut workspace = backend.load(Arc::clone(&made.qkv), Arc::clone(&made.orders))?;
+    for variant in variants {
+        let started = Instant::now();
+        let (verdict, accuracy) =
+            made.check(&mut *workspace, variant.rounding(), |w, pattern| w.attention(&variant, pattern));
+        let seconds = started.elapsed().as_secs_f64();
+        let (subject, case, counts) = (variant.id.0, name.clone(), BTreeMap::new());
+        sink(Outcome { subject, case, verdict, accuracy, counts, seconds });
+    }
+    Ok(())
+}
+
+/// Mask blocks of a case, `None` for dense.
+fn blocks_of(case: &Case) -> impl Iterator<Item = Option<MaskBlock>> {
+    let sparse = BLOCKS.into_iter().filter(|&block| case.all_blocks || block == USUAL_BLOCK);
+    case.dense.then_some(None).into_iter().chain(sparse.map(|block| Some(MaskBlock::square(block))))
+}
+
+fn case_name(case: &Case, block: Option<MaskBlock>) -> String {
+    match block {
+        None => format!("{} dense", case.name),
+        Some(block) => format!("{} block {}", case.name, block.q_block),
+    }
+}
+
+fn host_dtype(dtype: config::Dtype) -> Dtype {
+    match dtype {
+        config::Dtype::Bf16 => Dtype::Bf16,
+        config::Dtype::F16 => Dtype::F16,
+    }
+}
+
+/// What an attention kernel rounds: the plain one keeps its probabilities in float32.
+fn rounding(instance: &Instance) -> Rounding {
+    let output = host_dtype(instance.constants.dtype);
+    let probabilities = if instance.kernel == Kernel::AttentionPlain { Dtype::F32 } else { output };
+    Rounding { probabilities, output }
+}
+
+/// Checks of all instances on one device.
+struct Run<'a> {
+    backend: &'a dyn KernelBackend,
+    filter: Filter<'a>,
+    sink: Sink<'a>,
+}
+
+impl Run<'_> {
+    /// Lists the instances that any of some cases is for; one that the device cannot run is an outcome of its own.
+    fn instances(&mut self, cases: &[&str], fits: impl Fn(&Instance) -> bool) -> Vec<Instance> {
+        let wanted = |instance: &&Instance| {
+            fits(instance) && cases.iter().any(|case| (self.filter)(&variant_id(instance), case))
+        };
+        let all: Vec<Instance> = INSTANCES.iter().filter(wanted).copied().collect();
+        let mut fitting = Vec::new();
+        for instance in all {
+            match self.backend.fits(&instance) {
+                Ok(()) => fitting.push(instance),
+                Err(ineligible) => (self.sink)(Outcome {
+                    subject: variant_id(&instance),
+                    case: cases.first().copied().unwrap_or_default().to_owned(),
+                    verdict: Verdict::Skipped(ineligible.reason),
+                    accuracy: None,
+                    counts: BTreeMap::new(),
+                    seconds: 0.0,
+                }),
+            }
+        }
+        fitting
+    }
+
+    /// Runs one instance and hands the outcome over.
+    fn one(
+        &mut self,
+        instance: &Instance,
+        case: &str,
+        workspace: &mut dyn KernelWorkspace,
+        check: impl FnOnce(&mut dyn KernelWorkspace) -> (Verdict, Option<Accuracy>),
+    ) {
+        let subject = variant_id(instance);
+        workspace.take_counts();
+        let started = Instant::now();
+        let (verdict, accuracy) = check(workspace);
+        let seconds = started.elapsed().as_secs_f64();
+        let mut counts = BTreeMap::new();
+        for launch in workspace.take_counts().into_iter().filter(|launch| launch.variant == subject) {
+            for (name, count) in launch.counts {
+                *counts.entry(name).or_default() += count;
+            }
+        }
+        (self.sink)(Outcome { subject, case: case.to_owned(), verdict, accuracy, counts, seconds });
+    }
+
+    fn attention(&mut self, case: &Case) -> Result<(), CheckError> {
+        for block in blocks_of(case) {
+            let name = case_name(case, block);
+            let fits = |instance: &Instance| match (instance.kernel, block) {
+                (Kernel::AttentionDense, None) => true,
+                (Kernel::AttentionPlain, Some(block)) => block.q_block == USUAL_BLOCK,
+                // A tile never spans two query blocks.
+                (Kernel::AttentionSparse, Some(block)) => {
+                    instance.constants.block_m as usize <= block.q_block
+                }
+                _ => false,
+            };
+            let mut kinds: BTreeMap<_, Vec<Instance>> = BTreeMap::new();
+            for instance in self.instances(&[&name], fits) {
+                kinds
+                    .entry((instance.constants.head_dim, instance.constants.dtype))
+                    .or_default()
+                    .push(instance);
+            }
+            for ((head_dim, dtype), instances) in kinds {
+                let made = AttentionCase::new(case, head_dim as usize, host_dtype(dtype), block)?;
+                let mut workspace = self.backend.open(Arc::clone(&made.qkv), Arc::clone(&made.orders))?;
+                for instance in instances {
+                    self.one(&instance, &name, &mut *workspace, |workspace| {
+                        made.check(workspace, rounding(&instance), |w, pattern| {
+                            w.attention_of(&instance, pattern)
+                        })
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reorder(&mut self, case: &Case) -> Result<(), CheckError> {
+        for instance in self.instances(&[case.name], |instance| instance.kernel == Kernel::ReorderPool) {
+            let constants = instance.constants;
+            let (qkv, orders) =
+                reorder::inputs(case, constants.head_dim as usize, host_dtype(constants.dtype))?;
+            let mut workspace = self.backend.open(Arc::new(qkv.clone()), Arc::new(orders.clone()))?;
+            self.one(&instance, case.name, &mut *workspace, |workspace| {
+                let verdict = match workspace.reorder_of(&instance) {
+                    Ok(reordered) => reorder::judge(&qkv, &orders, &reordered),
+                    Err(error) => Verdict::Failed(error.to_string()),
+                };
+                (verdict, None)
+            });
+        }
+        Ok(())
+    }
+
+    fn selection(&mut self, case: &Case) -> Result<(), CheckError> {
+        let (_, orders) = reorder::inputs(case, USUAL_BLOCK, Dtype::Bf16)?;
+        let rules = Rules::new(&orders)?;
+        let all: Vec<(String, SelectionRule<'_>)> = rules.named(case.name).collect();
+        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+        for instance in self.instances(&names, |instance| instance.kernel == Kernel::Select) {
+            let (qkv, orders) = reorder::inputs(case, instance.constants.head_dim as usize, Dtype::Bf16)?;
+            let (scale, qkv) = (qkv.problem().softmax_scale, Arc::new(qkv));
+            let mut workspace = self.backend.open(qkv, Arc::new(orders.clone()))?;
+            for (name, rule) in all.iter().filter(|(name, _)| (self.filter)(&variant_id(&instance), name)) {
+                let blocks = [orders.q.layout().blocks(), orders.kv.layout().blocks()];
+                self.one(&instance, name, &mut *workspace, |workspace| {
+                    (selected(workspace, &instance, rule, blocks, scale), None)
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rules that selections are tried with on one case: masses, a window, documents, and all of them together.
+struct Rules {
+    window: Option<Vec<u64>>,
+    documents: Vec<u64>,
+}
+
+impl Rules {
+    fn new(orders: &Orders) -> Result<Self, ParseError> {
+        let (q, kv) = (orders.q.layout(), orders.kv.layout());
+        // A plain sequence has no window.
+        let window = STA.parse::<Policy>()?.static_bitmap(q, kv).ok().flatten();
+        Ok(Self { window, documents: documents(q.blocks(), kv.blocks()) })
+    }
+
+    fn named(&self, case: &str) -> impl Iterator<Item = (String, SelectionRule<'_>)> {
+        let masses = MASSES.into_iter().map(Some).chain([None]);
+        let cuts = [(false, false), (true, false), (false, true), (true, true)];
+        let all = masses.flat_map(move |mass| cuts.map(|(windowed, cut)| (mass, windowed, cut)));
+        all.filter(|(_, windowed, _)| !windowed || self.window.is_some()).map(move |(mass, windowed, cut)| {
+            let rule = SelectionRule {
+                mass,
+                always: self.window.as_deref().filter(|_| windowed),
+                allowed: cut.then_some(self.documents.as_slice()),
+            };
+            let mass = mass.map_or("no mass".to_owned(), |mass| format!("mass {mass}"));
+            let (window, cut) = (if windowed { " window" } else { "" }, if cut { " documents" } else { "" });
+            (format!("{case} {mass}{window}{cut}"), rule)
+        })
+    }
+}
+
+/// The window of the selection's cases: wider in time than in space, so that rows differ.
+const STA: &str = "sta-3-1-3";
+
+/// Two documents that share no token: blocks of one see those of the same alone. Where there is a single block, all is
+/// one document.
+fn documents(q_blocks: usize, kv_blocks: usize) -> Vec<u64> {
+    let words = kv_blocks.div_ceil(64);
+    let mut bits = vec![0; q_blocks * words];
+    for i in 0..q_blocks {
+        for j in (0..kv_blocks).filter(|j| (2 * i >= q_blocks) == (2 * j >= kv_blocks)) {
+            bits[i * words + j / 64] |= 1 << (j % 64);
+        }
+    }
+    bits
+}
+
+/// Selects from means that the device made, and judges against those same means.
+fn selected(
+    workspace: &mut dyn KernelWorkspace,
+    instance: &Instance,
+    rule: &SelectionRule<'_>,
+    [q_blocks, kv_blocks]: [usize; 2],
+    scale: f32,
+) -> Verdict {
+    let head_dim = instance.constants.head_dim;
+    let pool = Instance::tokens(Kernel::ReorderPool, head_dim, config::Dtype::Bf16);
+    let got = workspace.reorder_of(&pool).and_then(|means| Ok((means, workspace.select_of(instance, rule)?)));
+    match got {
+        Err(error) => Verdict::Failed(error.to_string()),
+        Ok((means, got)) => {
+            let map = selection::Map {
+                batch_heads: got.counts.len() / q_blocks,
+                q_blocks,
+                kv_blocks,
+                head_dim: head_dim as usize,
+                scale,
+                pooled_q: &means.pooled_q,
+                pooled_k: &means.pooled_k,
+            };
+            selection::judge(&map, rule, &got)
+        }
+    }
+}

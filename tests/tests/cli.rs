@@ -50,12 +50,68 @@ fn text(path: &Path) -> &str {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", done(&["--help"]));
-    for command in ["info", "mask", "run", "sweep", "kernels", "report", "completions"] {
+    for command in ["info", "mask", "run", "sweep", "check", "kernels", "report", "completions"] {
         insta::assert_snapshot!(format!("help_{command}"), done(&[command, "--help"]));
     }
     for command in ["list", "build", "inspect"] {
         insta::assert_snapshot!(format!("help_kernels_{command}"), done(&["kernels", command, "--help"]));
     }
+}
+
+#[test]
+fn check_writes_what_it_found_for_people_scripts_and_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, junit) = (folder.path().join("check.json"), folder.path().join("check.xml"));
+    let printed = done(&[
+        "check",
+        "--backend",
+        "cpu",
+        "--isa",
+        "portable",
+        "--filter",
+        "one-token-past,nothing has this name",
+        "--json",
+        text(&json),
+        "--junit",
+        text(&junit),
+    ]);
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let suite = &report["suites"][0];
+    let checks = suite["checks"].as_array().unwrap();
+    assert!(checks.len() > 20 && suite["passed"].as_u64() == Some(checks.len() as u64), "{printed}");
+    assert!(printed.contains(&format!("{} passed, 0 failed, 0 skipped", checks.len())), "{printed}");
+    for check in checks {
+        let error = |name: &str| check["errors"][name].as_f64().unwrap();
+        assert!(check["case"].as_str().unwrap().starts_with("one-token-past"), "{check}");
+        assert!(error("kernel_rel_rmse") <= error("kernel_rel_rmse_budget"), "{check}");
+    }
+    let xml = fs::read_to_string(&junit).unwrap();
+    assert_eq!(xml.matches("<testcase ").count(), checks.len());
+    assert!(xml.contains("failures=\"0\""), "{xml}");
+}
+
+#[test]
+fn what_cannot_be_checked_says_why() {
+    let message = fails(&["check", "--backend", "cpu", "--filter", "no such kernel"], 2);
+    assert!(message.contains("no such kernel") && message.contains("nabla kernels list"), "{message}");
+    let message = fails(&["check", "--arch", "sm_70"], 2);
+    assert!(message.contains("sm_80 or sm_90a") && message.contains("sm_70"), "{message}");
+    let message =
+        fails(&["check", "--backend", "cpu", "--filter", "one-token", "--json", "/nowhere/x.json"], 6);
+    assert!(message.contains("/nowhere/x.json"), "{message}");
+    let message = fails(&["sweep", "--backend", "emulator"], 2);
+    assert!(message.contains("nabla check --backend emulator"), "{message}");
+}
+
+#[test]
+fn the_emulator_runs_kernels_and_tells_no_time() {
+    let args =
+        ["run", "--backend", "emulator", "--generate", "video:1,16,20,1,64,bf16", "--policy", "nabla-0.6"];
+    let printed = done(&args);
+    for words in ["device           the emulator of sm_80", "attention        not timed", "kernel error"] {
+        assert!(printed.contains(words), "{words} is missing in\n{printed}");
+    }
+    assert!(!printed.contains("NaN") && !printed.contains("TFLOP"), "{printed}");
 }
 
 #[test]

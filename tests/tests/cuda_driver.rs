@@ -290,7 +290,7 @@ fn a_fault_is_told_with_its_kernel() {
 }
 
 #[test]
-fn after_a_fault_every_row_tells_the_first_cause() {
+fn a_fault_ends_a_sweep_and_keeps_the_row_at_which_it_happened() {
     let machine = Machine::with_driver(&["FAULT"]).with_kernels(&instances(), "sm_80");
     let out = machine.path("run");
     let sizes =
@@ -301,16 +301,40 @@ fn after_a_fault_every_row_tells_the_first_cause() {
         &sizes,
     ]
     .concat();
-    machine.fails_with(&args, 4);
+    let message = machine.fails_with(&args, 4);
+    assert_says(&message, &["context is lost", "dnfwd_sm80_m64_n32_d64_bf16", "nabla sweep --resume"]);
+    // The other tile, and both on a mask, are left to a continued run.
     let rows = failed_rows(&out);
-    // Two tiles dense, two on a mask that could not be built any more.
-    assert_eq!(rows.len(), 4, "{rows:?}");
-    for row in rows {
-        assert_says(
-            &row,
-            &["launch_error", "lost since dnfwd_sm80_m64_n32_d64_bf16", "seen by cuEventRecord"],
-        );
-    }
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_says(
+        &rows[0],
+        &["launch_error", "lost since dnfwd_sm80_m64_n32_d64_bf16", "seen by cuEventRecord"],
+    );
+    // That one meets a dead context again and gets one row further.
+    machine.fails_with(&["sweep", "--resume", out.to_str().unwrap()], 4);
+    let rows = failed_rows(&out);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_says(&rows[1], &["launch_error", "lost since dnfwd_sm80_m64_n64_d64_bf16"]);
+}
+
+/// One instance on one case: the filter takes the names of both.
+const ONE_CHECK: [&str; 5] =
+    ["check", "--backend", "cuda", "--filter", "dnfwd_sm80_m64_n64_d64_bf16_s2_w4_c4 on one-token"];
+
+#[test]
+fn a_check_asks_the_device_the_same_as_the_emulator() {
+    let machine = Machine::with_driver(&[]).with_kernels(&instances(), "sm_80");
+    let message = machine.fails_with(&ONE_CHECK, 5);
+    assert_says(&message, &["1 of 1 checks failed"]);
+    let printed = String::from_utf8(machine.run(&ONE_CHECK).stdout).unwrap();
+    assert_says(&printed, &["cuda on Pretended GPU", "FAILED", "never written", "head 0, token 0"]);
+}
+
+#[test]
+fn a_check_ends_with_the_device() {
+    let machine = Machine::with_driver(&["FAULT"]).with_kernels(&instances(), "sm_80");
+    assert_says(&machine.fails_with(&ONE_CHECK, 4), &["context is lost", "start anew"]);
+    assert_says(&Machine::without_driver().fails_with(&ONE_CHECK, 4), &["no NVIDIA driver"]);
 }
 
 fn failed_rows(run: &Path) -> Vec<String> {

@@ -256,7 +256,7 @@ pub(crate) struct CheckArgs {
     /// Where to run the kernels.
     #[arg(long, value_enum, default_value = "emulator")]
     pub(crate) backend: CheckBackend,
-    /// Check only what has one of these texts in the name of the kernel or the case.
+    /// Check only what has one of these texts in "KERNEL on CASE", as the table and failures name them.
     #[arg(long, value_delimiter = ',', value_name = "TEXT,..")]
     pub(crate) filter: Vec<String>,
     /// Architectures whose kernels the emulator runs.

@@ -1,7 +1,10 @@
 //! Numbers as people read them.
 
-/// Writes microseconds with a fitting unit, three significant digits.
+/// Writes microseconds with a fitting unit, three significant digits; NaN comes from a device without time.
 pub(crate) fn time(us: f64) -> String {
+    if us.is_nan() {
+        return "not timed".to_owned();
+    }
     let (value, unit) = match us {
         us if us < 1e3 => (us, "µs"),
         us if us < 1e6 => (us / 1e3, "ms"),
@@ -31,5 +34,6 @@ mod tests {
         assert_eq!(time(1234.0), "1.23 ms");
         assert_eq!(time(123_456.0), "123 ms");
         assert_eq!(time(2_500_000.0), "2.50 s");
+        assert_eq!(time(f64::NAN), "not timed");
     }
 }

@@ -1,6 +1,7 @@
 //! Conversions of one value between any two types, and the vector form that packs two f32.
 
 use super::float::flush;
+use super::lanes::{LANES, map1};
 use super::mma::half_to_f32;
 use crate::program::{Convert, Rounding};
 use crate::scalar::Scalar;
@@ -134,6 +135,27 @@ fn odd_f64(value: i128) -> f64 {
     if value < 0 { -result } else { result }
 }
 
+/// Converts all lanes at once where the conversion is one that kernels make for each element; `None` for the others.
+#[inline(always)]
+pub(crate) fn common(how: Convert, x: &[u32; LANES]) -> Option<[u32; LANES]> {
+    if how.integral || how.saturate || how.relu || how.ftz {
+        return None;
+    }
+    match (how.from, how.to, how.rounding) {
+        (Scalar::F16, Scalar::F32, _) => Some(map1(x, |x| quiet(half_to_f32(x & 0xffff)))),
+        (Scalar::Bf16, Scalar::F32, _) => Some(map1(x, |x| quiet(f32::from_bits(x << 16)))),
+        (Scalar::F32, Scalar::F16, Rounding::Nearest) => Some(map1(x, f16_nearest)),
+        (Scalar::F32, Scalar::Bf16, Rounding::Nearest) => Some(map1(x, bf16_nearest)),
+        _ => None,
+    }
+}
+
+/// NaN as the hardware makes it.
+#[inline(always)]
+fn quiet(x: f32) -> u32 {
+    if x.is_nan() { 0x7fff_ffff } else { x.to_bits() }
+}
+
 /// Converts one value, held zero-extended.
 pub(crate) fn convert(how: Convert, bits: u64) -> u64 {
     let mask = u64::MAX >> (64 - how.to.bits());
@@ -189,6 +211,36 @@ pub(crate) fn convert(how: Convert, bits: u64) -> u64 {
             let (low, high) = bounds(how.to);
             let value = integer(bits, how.from);
             (if how.saturate { value.clamp(low, high) } else { value }) as u64 & mask
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vector_forms_are_the_general_ones_for_every_half_and_many_floats() {
+        let plain = |from, to| Convert {
+            to,
+            from,
+            rounding: Rounding::Nearest,
+            integral: false,
+            ftz: false,
+            saturate: false,
+            relu: false,
+        };
+        let same = |how: Convert, x: u32| {
+            let fast = common(how, &[x; LANES]).map(|values| u64::from(values[7]));
+            assert_eq!(fast, Some(convert(how, u64::from(x))), "{how:?} of {x:#x}");
+        };
+        for x in 0..=u32::from(u16::MAX) {
+            same(plain(Scalar::F16, Scalar::F32), x);
+            same(plain(Scalar::Bf16, Scalar::F32), x);
+        }
+        for x in (0..=u32::MAX).step_by(65_521) {
+            same(plain(Scalar::F32, Scalar::F16), x);
+            same(plain(Scalar::F32, Scalar::Bf16), x);
         }
     }
 }

@@ -411,6 +411,14 @@ fn rare(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ran<(
         }
         Op::Convert { how, d, a } => {
             // Compilers hoist conversions above the test of whether their value matters: no use of it either.
+            if how.from.bits() <= 32
+                && let Some(value) = convert::common(how, &warp.narrow[usize::from(a)].0)
+            {
+                let set = warp.narrow_set[usize::from(a)];
+                warp.set_narrow(d, mask, &value);
+                warp.narrow_set[usize::from(d)] &= set | !mask;
+                return Ok(());
+            }
             let (source, set) = if how.from.bits() == 64 {
                 (warp.wide[usize::from(a)].0, warp.wide_set[usize::from(a)])
             } else {

@@ -143,12 +143,22 @@ pub(super) const SELECTION: &[Case] = &[
 ];
 
 impl Case {
-    /// Makes the tensors.
-    pub(super) fn qkv(&self, head_dim: usize, dtype: Dtype) -> Qkv {
-        let (seqlen_q, seqlen_k, grid) = match self.tokens {
+    fn lengths(&self) -> (usize, usize, Option<Grid>) {
+        match self.tokens {
             Tokens::Video(grid) => (grid.tokens(), grid.tokens(), Some(grid)),
             Tokens::Plain(q, k) => (q, k, None),
-        };
+        }
+    }
+
+    /// Returns the query-key pairs of a head.
+    pub(super) fn pairs(&self) -> usize {
+        let (seqlen_q, seqlen_k, _) = self.lengths();
+        seqlen_q * seqlen_k
+    }
+
+    /// Makes the tensors.
+    pub(super) fn qkv(&self, head_dim: usize, dtype: Dtype) -> Qkv {
+        let (seqlen_q, seqlen_k, grid) = self.lengths();
         let seed = blake3::hash(self.name.as_bytes());
         let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
         let mut tensor = |seqlen: usize, value: &dyn Fn(usize, f32) -> f32| {

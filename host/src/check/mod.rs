@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     Dtype, ParseError, Policy,
-    backend::{Backend, BackendError, KernelBackend, KernelWorkspace, Orders, SelectionRule},
+    backend::{Backend, BackendError, KernelBackend, KernelWorkspace, Orders, Reordered, SelectionRule},
     codegen::variant_id,
     variant::{MaskBlock, Rounding},
     verify::Accuracy,
@@ -37,6 +37,8 @@ use crate::{
 const BLOCKS: [usize; 3] = [32, 64, 128];
 /// The mask block of cases that do not depend on it.
 const USUAL_BLOCK: usize = 64;
+/// Most query-key pairs of a head that the plain kernel is tried on.
+const MOST_PLAIN_PAIRS: usize = 160 * 160;
 /// Shares of the pooled attention that selections are tried with, the ends included.
 const MASSES: [f64; 5] = [0.0, 0.3, 0.8, 0.95, 1.0];
 
@@ -244,7 +246,10 @@ impl Run<'_> {
             let name = case_name(case, block);
             let fits = |instance: &Instance| match (instance.kernel, block) {
                 (Kernel::AttentionDense, None) => true,
-                (Kernel::AttentionPlain, Some(block)) => block.q_block == USUAL_BLOCK,
+                // It has no tiles: what is longer says nothing new about it.
+                (Kernel::AttentionPlain, Some(block)) => {
+                    block.q_block == USUAL_BLOCK && case.pairs() <= MOST_PLAIN_PAIRS
+                }
                 // A tile never spans two query blocks.
                 (Kernel::AttentionSparse, Some(block)) => {
                     instance.constants.block_m as usize <= block.q_block
@@ -299,10 +304,13 @@ impl Run<'_> {
             let (qkv, orders) = reorder::inputs(case, instance.constants.head_dim as usize, Dtype::Bf16)?;
             let (scale, qkv) = (qkv.problem().softmax_scale, Arc::new(qkv));
             let mut workspace = self.backend.open(qkv, Arc::new(orders.clone()))?;
+            let pool =
+                Instance::tokens(Kernel::ReorderPool, instance.constants.head_dim, config::Dtype::Bf16);
+            let means = workspace.reorder_of(&pool)?;
             for (name, rule) in all.iter().filter(|(name, _)| (self.filter)(&variant_id(&instance), name)) {
                 let blocks = [orders.q.layout().blocks(), orders.kv.layout().blocks()];
                 self.one(&instance, name, &mut *workspace, |workspace| {
-                    (selected(workspace, &instance, rule, blocks, scale), None)
+                    (selected(workspace, &instance, rule, &means, blocks, scale), None)
                 });
             }
         }
@@ -362,20 +370,18 @@ fn selected(
     workspace: &mut dyn KernelWorkspace,
     instance: &Instance,
     rule: &SelectionRule<'_>,
+    means: &Reordered,
     [q_blocks, kv_blocks]: [usize; 2],
     scale: f32,
 ) -> Verdict {
-    let head_dim = instance.constants.head_dim;
-    let pool = Instance::tokens(Kernel::ReorderPool, head_dim, config::Dtype::Bf16);
-    let got = workspace.reorder_of(&pool).and_then(|means| Ok((means, workspace.select_of(instance, rule)?)));
-    match got {
+    match workspace.select_of(instance, rule) {
         Err(error) => Verdict::Failed(error.to_string()),
-        Ok((means, got)) => {
+        Ok(got) => {
             let map = selection::Map {
                 batch_heads: got.counts.len() / q_blocks,
                 q_blocks,
                 kv_blocks,
-                head_dim: head_dim as usize,
+                head_dim: instance.constants.head_dim as usize,
                 scale,
                 pooled_q: &means.pooled_q,
                 pooled_k: &means.pooled_k,

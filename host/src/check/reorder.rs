@@ -52,8 +52,9 @@ fn tensor(
         // A rounding of float32 for each token added.
         let bound = size * Dtype::F32.unit_roundoff() + f64::MIN_POSITIVE;
         let exact = sum / block_tokens.len() as f64;
-        // NaN, the poison, is not within any bound.
-        if !((f64::from(mean) - exact).abs() <= bound) {
+        let error = (f64::from(mean) - exact).abs();
+        // NaN, the poison, is within no bound.
+        if error.is_nan() || error > bound {
             return Err(format!(
                 "{what}: mean of block {block}, head {head}, element {c} is {mean}, expected {exact} within {bound:.1e}"
             ));

@@ -315,7 +315,8 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
             .f32(keep_from);
         let sizes = self.sizes(&self.q_cut, self.orders.q.layout().block())?;
         let time_us = self.backend.device.time_us(|| {
-            if rule.mass.is_some() {
+            // A given instance is checked by itself, on the means that loading or the last reorder left.
+            if rule.mass.is_some() && instance.is_none() {
                 // Pooling is part of the reorder on this device.
                 self.reorder(&reorder, &self.q, &self.q_cut)?;
                 self.reorder(&reorder, &self.k, &self.kv_cut)?;

@@ -49,7 +49,7 @@ mod scalar;
 
 pub use diagnostic::Diagnostic;
 pub use fault::{CodePlace, Fault, FaultKind, MemorySpace, Waiting};
-pub use launch::{Completion, LaunchConfig, Options, Param, launch, launch_with};
+pub use launch::{Completion, LaunchConfig, Numerics, Options, Param, launch, launch_with};
 pub use memory::{DevicePtr, Memory, MemoryError};
 pub use module::Module;
 pub use report::{Counters, Report};

@@ -10,6 +10,7 @@ mod lanes;
 mod mma;
 mod shared;
 mod step;
+pub(crate) mod tensor_core;
 mod warp;
 
 pub(crate) use cta::{Cta, CtaFault, Grid};

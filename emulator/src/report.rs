@@ -26,6 +26,22 @@ pub struct Counters {
     pub local_bytes: u64,
     /// `cp.async` of threads that exited without waiting for them.
     pub unwaited_copies: u64,
+    /// Arrivals of warps that wait for the barrier to open: all but `.arrive`.
+    pub barrier_waits: u64,
+    /// Loads and `cp.async` of warps that read global memory.
+    pub global_load_requests: u64,
+    /// Different 32-byte sectors that those touch, each counted by itself.
+    pub global_load_sectors: u64,
+    /// Stores and atomics of warps to global memory.
+    pub global_store_requests: u64,
+    /// Different 32-byte sectors that those touch, each counted by itself.
+    pub global_store_sectors: u64,
+    /// Loads, stores, atomics, `ldmatrix` and `cp.async` of warps that read or write shared memory.
+    pub shared_requests: u64,
+    /// Times that the banks of shared memory deliver for those: at least one for every 128 bytes' worth of lanes.
+    pub shared_wavefronts: u64,
+    /// Wavefronts beyond that least number: bank conflicts.
+    pub shared_conflicts: u64,
 }
 
 impl Counters {
@@ -40,6 +56,14 @@ impl Counters {
         self.shared_bytes += other.shared_bytes;
         self.local_bytes += other.local_bytes;
         self.unwaited_copies += other.unwaited_copies;
+        self.barrier_waits += other.barrier_waits;
+        self.global_load_requests += other.global_load_requests;
+        self.global_load_sectors += other.global_load_sectors;
+        self.global_store_requests += other.global_store_requests;
+        self.global_store_sectors += other.global_store_sectors;
+        self.shared_requests += other.shared_requests;
+        self.shared_wavefronts += other.shared_wavefronts;
+        self.shared_conflicts += other.shared_conflicts;
     }
 }
 

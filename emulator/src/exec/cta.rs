@@ -209,6 +209,7 @@ impl<'l> Cta<'l> {
             self.warps[at].pc += 1;
         } else {
             hold.waiting.push(at);
+            self.machine.counters.barrier_waits += 1;
             let pc = self.warps[at].pc;
             self.warps[at].status = Status::AtBarrier(id, pc);
         }

@@ -306,7 +306,7 @@ fn report(module: &Module, kernel: &Kernel, counters: Counters, executed: &[u64]
     for (instr, count) in kernel.code.iter().zip(executed) {
         report.warp_instructions += count;
         if *count > 0 {
-            *report.by_opcode.entry(module.opcode(instr).to_owned()).or_default() += count;
+            report.tally(module.opcode(instr), *count);
         }
         report.by_line.push((module.source.position(instr.span.start).0, *count));
     }

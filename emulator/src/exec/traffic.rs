@@ -54,20 +54,16 @@ impl Counters {
 
     /// Counts a request to global memory of `bytes` in all.
     #[inline]
-    pub(super) fn global(
-        &mut self,
-        direction: Direction,
-        addresses: &[u64; LANES],
-        mask: u32,
-        bytes: u64,
-    ) {
+    pub(super) fn global(&mut self, direction: Direction, addresses: &[u64; LANES], mask: u32, bytes: u64) {
         let (all_bytes, requests, all_sectors) = match direction {
             Direction::Load => {
                 (&mut self.global_load_bytes, &mut self.global_load_requests, &mut self.global_load_sectors)
             }
-            Direction::Store => {
-                (&mut self.global_store_bytes, &mut self.global_store_requests, &mut self.global_store_sectors)
-            }
+            Direction::Store => (
+                &mut self.global_store_bytes,
+                &mut self.global_store_requests,
+                &mut self.global_store_sectors,
+            ),
         };
         *all_bytes += bytes;
         *requests += u64::from(mask != 0);

@@ -270,7 +270,7 @@ LOOP:
         let mut memory = Memory::new();
         let params = [Param::Ptr(memory.alloc(4)), Param::Ptr(memory.alloc(4))];
         let config = LaunchConfig { grid: [50, 1, 1], block: [64, 1, 1], dynamic_shared_bytes: 8192 };
-        pool.install(|| launch(&module, "k", config, &params, &mut memory)).unwrap_or_else(|f| panic!("{f}"))
+        pool.install(|| launch(&module, "k", config, &params, &mut memory).unwrap_or_else(|f| panic!("{f}")))
     };
     let (one, five) = (run(1), run(5));
     assert_eq!(one, five);

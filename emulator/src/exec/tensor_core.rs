@@ -133,12 +133,12 @@ pub(crate) fn dot<const BF16: bool>(numerics: Numerics, a: &[f32], b: &[f32], c:
 #[inline(always)]
 fn step(model: Model, a: &[Term], b: &[Octet], c: &mut [u32; WIDTH]) {
     let mut top = [model.floor; WIDTH];
-    for column in 0..WIDTH {
-        top[column] = top[column].max(exponent(c[column]));
+    for (top, c) in top.iter_mut().zip(c.iter()) {
+        *top = (*top).max(exponent(*c));
     }
     for (x, y) in a.iter().zip(b) {
-        for column in 0..WIDTH {
-            top[column] = top[column].max(x.exponent + y.exponents[column]);
+        for (top, exponent) in top.iter_mut().zip(&y.exponents) {
+            *top = (*top).max(x.exponent + exponent);
         }
     }
     // At most 16 products below 2^(fraction + 2) - 2^fraction / 500: below 2^31 together. Those of special values mean
@@ -219,5 +219,41 @@ fn special(a: &[Term], b: &[Octet], column: usize, c: u32) -> u32 {
         (true, ..) | (_, true, true) => NAN_BITS,
         (_, true, _) => 0x7f80_0000,
         _ => 0xff80_0000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mma::half_to_f32;
+    use super::dot;
+    use crate::launch::Numerics;
+
+    /// The golden file is read by an integration test through `mma`; here it stands for the plain form.
+    #[test]
+    fn a_single_element_has_the_bits_of_the_published_models() {
+        let golden = include_str!("../../tests/fixtures/tensor_core.txt");
+        let bits = |text: &str| u32::from_str_radix(text, 16).expect("hexadecimal");
+        for line in golden.lines().filter(|line| !line.starts_with('#')) {
+            let [kind, a, b, c, ampere, hopper] =
+                line.split(' ').collect::<Vec<_>>().try_into().expect("six fields");
+            let bf16 = kind == "bf16";
+            let factors = |text: &str| -> Vec<f32> {
+                let parts = (0..16).map(|i| bits(&text[4 * i..4 * i + 4]));
+                parts.map(|x| if bf16 { f32::from_bits(x << 16) } else { half_to_f32(x) }).collect()
+            };
+            let (a, b, c) = (factors(a), factors(b), f32::from_bits(bits(c)));
+            for (numerics, expected) in [(Numerics::Ampere, ampere), (Numerics::Hopper, hopper)] {
+                let got =
+                    if bf16 { dot::<true>(numerics, &a, &b, c) } else { dot::<false>(numerics, &a, &b, c) };
+                assert_eq!(got.to_bits(), bits(expected), "{numerics:?} {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn fast_sums_add_the_accumulator_last() {
+        // Products first: 2^24 + 1 - 2^24 = 0 in f32, in order of k; then the accumulator.
+        let got = dot::<true>(Numerics::Fast, &[16_777_216.0, 1.0, -16_777_216.0], &[1.0; 3], 0.5);
+        assert_eq!(got, 0.5);
     }
 }

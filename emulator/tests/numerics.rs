@@ -162,6 +162,12 @@ fn subnormal_results_and_zeros() {
     assert_eq!(both(case(&[(two(-100), two(-50))], 0.0)), [0.0; 2]);
     // Sixteen times 2^-153 are 2^-149; Ampere loses a half after eight.
     assert_eq!(both(case(&[(two(-100), two(-53)); 16], 0.0)), [0.0, two(-149)]);
+    // Zeros count with exponent -132 on Ampere, -133 on Hopper, although every product is smaller. 255 * 2^-157 + 2^-157 is
+    // 2^-149, but Ampere cuts both off at 2^-156, to 127 * 2^-156 + 0; 1023 * 2^-159 + 2^-159 loses on Hopper, too.
+    let thin = [(15.0 * two(-80), 17.0 * two(-77)), (two(-80), two(-77))];
+    assert_eq!(both(case(&thin, 0.0)), [0.0, two(-149)]);
+    let thinner = [(33.0 * two(-80), 31.0 * two(-79)), (two(-80), two(-79))];
+    assert_eq!(both(case(&thinner, 0.0)), [0.0, 0.0]);
     let negative_zeros = both(case(&[(-1.0, 0.0), (0.0, -1.0)], -0.0));
     assert_eq!(negative_zeros.map(f32::to_bits), [0; 2]);
     // An accumulator -0 alone becomes +0, a subnormal one comes back whole.

@@ -72,7 +72,7 @@ fn main() -> Result<()> {
     match launch(&module, &entry, config, &params, &mut memory) {
         Ok(report) => {
             println!("{} warp-instructions in {:.1?}", report.warp_instructions, start.elapsed());
-            println!("{:#?}", report.counters);
+            print!("{report}");
             for (opcode, count) in &report.by_opcode {
                 println!("{count:>12} {opcode}");
             }

@@ -67,6 +67,19 @@ pub enum Completion {
     Eager,
 }
 
+/// How the sums of matrix products are rounded. Products of 16-bit floats are exact in every choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numerics {
+    /// By fused multiply-adds of f32 in order of k, the accumulator last: fast, and no device's.
+    #[default]
+    Fast,
+    /// Bit by bit as sm_80 to sm_89: eight products and the accumulator at a time, cut off 24 bits behind the largest
+    /// exponent.
+    Ampere,
+    /// Bit by bit as sm_90, `mma` and `wgmma` alike: sixteen products at a time, cut off after 25 bits.
+    Hopper,
+}
+
 /// Chooses what a launch checks and how long it may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -77,15 +90,18 @@ pub struct Options {
     pub allow_uninitialised: bool,
     /// Warp-instructions after which the launch is stopped; rounded up to whole turns of some 16 thousand.
     pub instruction_budget: u64,
+    /// How matrix products are summed.
+    pub numerics: Numerics,
 }
 
 impl Default for Options {
-    /// Late completion, all checks, a budget of 10^12 warp-instructions.
+    /// Late completion, all checks, a budget of 10^12 warp-instructions, fast numerics.
     fn default() -> Self {
         Self {
             completion: Completion::Late,
             allow_uninitialised: false,
             instruction_budget: 1_000_000_000_000,
+            numerics: Numerics::Fast,
         }
     }
 }
@@ -137,6 +153,7 @@ pub fn launch_with(
         dynamic_shared: config.dynamic_shared_bytes,
         eager: options.completion == Completion::Eager,
         lenient: options.allow_uninitialised,
+        numerics: options.numerics,
     };
     let (fault, counters, executed) = run(grid, options.instruction_budget);
     match fault {
@@ -289,7 +306,7 @@ fn report(module: &Module, kernel: &Kernel, counters: Counters, executed: &[u64]
     for (instr, count) in kernel.code.iter().zip(executed) {
         report.warp_instructions += count;
         if *count > 0 {
-            *report.by_opcode.entry(module.opcode(instr).to_owned()).or_default() += count;
+            report.tally(module.opcode(instr), *count);
         }
         report.by_line.push((module.source.position(instr.span.start).0, *count));
     }

@@ -38,6 +38,7 @@ mod decode;
 mod diagnostic;
 mod exec;
 mod fault;
+mod kind;
 mod launch;
 mod lexer;
 mod memory;
@@ -49,7 +50,8 @@ mod scalar;
 
 pub use diagnostic::Diagnostic;
 pub use fault::{CodePlace, Fault, FaultKind, MemorySpace, Waiting};
-pub use launch::{Completion, LaunchConfig, Options, Param, launch, launch_with};
+pub use kind::Kind;
+pub use launch::{Completion, LaunchConfig, Numerics, Options, Param, launch, launch_with};
 pub use memory::{DevicePtr, Memory, MemoryError};
 pub use module::Module;
-pub use report::{Counters, Report};
+pub use report::{Counters, Coverage, Report};

@@ -323,7 +323,7 @@ fn function(r: &mut Reader<'_, '_>) -> Decoded<Op> {
         }
         r.require(".rn")?;
     }
-    let ftz = r.accept(".ftz");
+    let ftz = f != Float1::Tanh && r.accept(".ftz");
     let scalar = r.scalar()?;
     let exact64 = !approx && matches!(f, Float1::Rcp | Float1::Sqrt) && !ftz;
     let (d, a) = (r.destination(scalar)?, r.source(scalar)?);

@@ -1,7 +1,8 @@
 //! Loads, stores, atomics, asynchronous copies and matrix loads of a warp.
 
-use super::lanes::{LANES, lanes_of};
+use super::lanes::{LANES, bits2, lanes_of};
 use super::step::Machine;
+use super::traffic::Direction;
 use super::warp::{PendingCopy, Ran, Warp, at_lane, stop};
 use crate::decode::{LOCAL_BASE, SHARED_BASE, WINDOW};
 use crate::fault::{FaultKind, MemorySpace};
@@ -109,25 +110,15 @@ impl Machine<'_> {
         }
     }
 
-    fn count(&mut self, spot: Spot, bytes: u32, write: bool) {
-        let counter = match (spot, write) {
-            (Spot::Global(_), false) => &mut self.counters.global_load_bytes,
-            (Spot::Global(_), true) => &mut self.counters.global_store_bytes,
-            (Spot::Shared(_), _) => &mut self.counters.shared_bytes,
-            (Spot::Local(_), _) => &mut self.counters.local_bytes,
-        };
-        *counter += u64::from(bytes);
-    }
-
     pub(super) fn load(&mut self, warp: &mut Warp, access: &Access, mask: u32) -> Ran<()> {
         let addresses = addresses(warp, access.address, mask)?;
         let (bytes, count) = (u32::from(access.bytes), u32::from(access.count));
+        self.counters.request(Direction::Load, access.space, &addresses, mask, bytes * count);
         let mut last = None;
         let mut values = [[0; LANES]; 4];
         for lane in lanes_of(mask) {
             let whole = spot(access.space, addresses[lane]);
             at_lane(self.aligned(whole, bytes * count), lane)?;
-            self.count(whole, bytes * count, false);
             for i in 0..count {
                 let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
                 let value = at_lane(self.read(warp, lane, part, bytes, &mut last), lane)?;
@@ -163,6 +154,7 @@ impl Machine<'_> {
     pub(super) fn store(&mut self, warp: &mut Warp, access: &Access, mask: u32) -> Ran<()> {
         let addresses = addresses(warp, access.address, mask)?;
         let (bytes, count) = (u32::from(access.bytes), u32::from(access.count));
+        self.counters.request(Direction::Store, access.space, &addresses, mask, bytes * count);
         let mut values = [[0; LANES]; 4];
         for (slot, value) in access.slots.iter().zip(&mut values).take(count as usize) {
             *value = get(warp, *slot, access.register == 64, mask)?;
@@ -171,7 +163,6 @@ impl Machine<'_> {
         for lane in lanes_of(mask) {
             let whole = spot(access.space, addresses[lane]);
             at_lane(self.aligned(whole, bytes * count), lane)?;
-            self.count(whole, bytes * count, true);
             for i in 0..count {
                 let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
                 at_lane(self.write(warp, lane, part, bytes, values[i as usize][lane], &mut last), lane)?;
@@ -186,6 +177,7 @@ impl Machine<'_> {
         let b = get(warp, atomic.b, wide, mask)?;
         let c = if atomic.c == NONE { b } else { get(warp, atomic.c, wide, mask)? };
         let bytes = atomic.scalar.bytes();
+        self.counters.request(Direction::Store, atomic.space, &addresses, mask, bytes);
         let mut old = [0; LANES];
         let memory = self.memory;
         let _others_wait = memory.exclusive();
@@ -194,7 +186,6 @@ impl Machine<'_> {
         for lane in lanes_of(mask) {
             let at = spot(atomic.space, addresses[lane]);
             at_lane(self.aligned(at, bytes), lane)?;
-            self.count(at, bytes, true);
             old[lane] = at_lane(self.read(warp, lane, at, bytes, &mut last), lane)?;
             let new = combine(atomic.op, atomic.scalar, old[lane], b[lane], c[lane]);
             at_lane(self.write(warp, lane, at, bytes, new, &mut last), lane)?;
@@ -218,6 +209,11 @@ impl Machine<'_> {
         } else {
             *warp.narrow(source_bytes, mask)?
         };
+        let reading = bits2(&sizes, &sizes, |size, _| size > 0) & mask;
+        let read = lanes_of(reading).map(|lane| u64::from(sizes[lane])).sum();
+        self.counters.global(Direction::Load, &sources, reading, read);
+        let written = u64::from(mask.count_ones() * u32::from(bytes));
+        self.counters.shared(&targets, mask, u32::from(bytes), written);
         let mut last = None;
         for lane in lanes_of(mask) {
             let size = sizes[lane];
@@ -233,8 +229,6 @@ impl Machine<'_> {
                 at_lane(self.source(sources[lane], size, &mut last).map(|_| ()), lane)?;
             }
             at_lane(self.shared.begin_copy(targets[lane], u32::from(bytes)), lane)?;
-            self.counters.global_load_bytes += u64::from(size);
-            self.counters.shared_bytes += u64::from(bytes);
             warp.copies.push(PendingCopy {
                 lane: lane as u8,
                 bytes,
@@ -313,13 +307,13 @@ impl Machine<'_> {
                 addresses[lane] = inside;
             }
         }
+        self.counters.shared(&addresses, used, 16, 128 * u64::from(count));
         for (matrix, slot) in slots.iter().enumerate().take(usize::from(count)) {
             let mut rows = [[0_u8; 16]; 8];
             for (row, data) in rows.iter_mut().enumerate() {
                 let lane = matrix * 8 + row;
                 *data = at_lane(self.shared.load::<16>(addresses[lane]), lane)?;
             }
-            self.counters.shared_bytes += 128;
             let mut value = [0; LANES];
             for (lane, out) in value.iter_mut().enumerate() {
                 let (major, minor) = (lane / 4, lane % 4);

@@ -5,6 +5,7 @@ use super::shared::Scratch;
 use super::step::{Machine, Turn, run};
 use super::warp::{Status, Stop, Warp};
 use crate::fault::{FaultKind, MemorySpace};
+use crate::launch::Numerics;
 use crate::memory::Memory;
 use crate::program::{Barrier, BarrierKind, Constant, Kernel, NONE, Place, Special};
 use crate::report::Counters;
@@ -25,6 +26,7 @@ pub(crate) struct Grid<'l> {
     pub(crate) dynamic_shared: u32,
     pub(crate) eager: bool,
     pub(crate) lenient: bool,
+    pub(crate) numerics: Numerics,
 }
 
 /// A fault before the launch gives it names: what, where in the code, which warp and thread.
@@ -72,6 +74,7 @@ impl<'l> Cta<'l> {
             executed: vec![0; kernel.code.len()],
             eager: grid.eager,
             lenient: grid.lenient,
+            numerics: grid.numerics,
         };
         let warps = (0..threads.div_ceil(32)).map(|_| Warp::new(kernel.files)).collect();
         Self { grid, machine, warps, holds: vec![Hold::default(); 16] }
@@ -206,6 +209,7 @@ impl<'l> Cta<'l> {
             self.warps[at].pc += 1;
         } else {
             hold.waiting.push(at);
+            self.machine.counters.barrier_waits += 1;
             let pc = self.warps[at].pc;
             self.warps[at].status = Status::AtBarrier(id, pc);
         }

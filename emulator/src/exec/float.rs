@@ -1,5 +1,17 @@
 //! Floating-point arithmetic on all lanes. Sums, products, quotients and roots are rounded to nearest as IEEE 754 says;
-//! the `.approx` functions are at least as exact as PTX promises of the hardware.
+//! the `.approx` functions are at least as exact as PTX promises of the hardware, whatever the numerics of matrix products.
+//! The bounds, of PTX ISA 9.1, section 9.7.3, in the last place of the result, relative to it, or absolute:
+//!
+//! | function | the ISA's bound | here |
+//! |---|---|---|
+//! | `rcp` | 1 last place | rounded to nearest |
+//! | `ex2` | 2 last places | 1 last place |
+//! | `rsqrt` | 2^-22.9 relative | rounded to nearest |
+//! | `lg2` | 2^-22 absolute in (0.5, 2), relative elsewhere | rounded to nearest |
+//! | `sin`, `cos` | 2^-20.5 absolute up to 2 pi, 2^-14.7 up to 100 pi, none beyond | rounded to nearest |
+//! | `tanh` | 2^-11 relative, subnormal inputs come back | rounded to nearest |
+//!
+//! With `.ftz` subnormal inputs and results become zeros of their sign. A NaN result has the CPU's bits.
 
 use super::lanes::{LANES, map1, map2};
 use crate::program::{Compare, Float1, Float2};

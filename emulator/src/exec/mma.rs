@@ -1,10 +1,12 @@
 //! Matrix products of a warp.
 //!
-//! The 16x8 result is summed in order of k by fused multiply-adds of f32, starting from zero, and the accumulator is added
-//! last. Tensor cores sum otherwise: they align a group of products and the accumulator to the largest exponent, truncate,
-//! and add; the difference is a few units in the last place of the largest term.
+//! With fast numerics the 16x8 result is summed in order of k by fused multiply-adds of f32, starting from zero, and the
+//! accumulator is added last. Tensor cores sum otherwise, see [`super::tensor_core`]; the difference is a few units in the
+//! last place of the largest term.
 
 use super::lanes::LANES;
+use super::tensor_core::{Model, Octet, Term, accumulate};
+use crate::launch::Numerics;
 use crate::program::Mma;
 
 /// A half-precision number as f32, by arithmetic that vectorises; subnormals, infinities and NaN included.
@@ -65,8 +67,51 @@ fn multiply<const BF16: bool>(f: &Fragments<'_>) -> [[u32; LANES]; 4] {
     out
 }
 
+/// The same as the tensor cores of a generation do it.
+#[inline(always)]
+fn multiply_as<const BF16: bool>(model: Model, f: &Fragments<'_>) -> [[u32; LANES]; 4] {
+    // The layout is that of `multiply`.
+    let mut a = [[Term::new::<BF16>(0); 16]; 16];
+    let mut b = [Octet::ZERO; 16];
+    for (i, register) in f.a.iter().enumerate() {
+        let (row, column) = ((i & 1) * 8, (i >> 1) * 8);
+        for lane in 0..LANES {
+            let (g, t) = (lane / 4, lane % 4 * 2);
+            a[row + g][column + t] = Term::new::<BF16>(register[lane] & 0xffff);
+            a[row + g][column + t + 1] = Term::new::<BF16>(register[lane] >> 16);
+        }
+    }
+    for (i, register) in f.b.iter().enumerate() {
+        for lane in 0..LANES {
+            let (g, t) = (lane / 4, lane % 4 * 2);
+            b[i * 8 + t].set(g, Term::new::<BF16>(register[lane] & 0xffff));
+            b[i * 8 + t + 1].set(g, Term::new::<BF16>(register[lane] >> 16));
+        }
+    }
+    let mut out = [[0; LANES]; 4];
+    for (row, factors) in a.iter().enumerate() {
+        let place = |column: usize| ((row / 8) * 2 + column % 2, (row % 8) * 4 + column / 2);
+        let mut sums = [0; 8];
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let (register, lane) = place(column);
+            *sum = f.c[register][lane];
+        }
+        accumulate(model, factors, &b, &mut sums);
+        for (column, sum) in sums.iter().enumerate() {
+            let (register, lane) = place(column);
+            out[register][lane] = *sum;
+        }
+    }
+    out
+}
+
 /// The four registers of the result.
 #[inline(always)]
-pub(crate) fn mma(op: &Mma, fragments: &Fragments<'_>) -> [[u32; LANES]; 4] {
-    if op.bf16 { multiply::<true>(fragments) } else { multiply::<false>(fragments) }
+pub(crate) fn mma(op: &Mma, fragments: &Fragments<'_>, numerics: Numerics) -> [[u32; LANES]; 4] {
+    match (Model::of(numerics), op.bf16) {
+        (None, true) => multiply::<true>(fragments),
+        (None, false) => multiply::<false>(fragments),
+        (Some(model), true) => multiply_as::<true>(model, fragments),
+        (Some(model), false) => multiply_as::<false>(model, fragments),
+    }
 }

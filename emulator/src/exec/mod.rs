@@ -10,6 +10,8 @@ mod lanes;
 mod mma;
 mod shared;
 mod step;
+pub(crate) mod tensor_core;
+mod traffic;
 mod warp;
 
 pub(crate) use cta::{Cta, CtaFault, Grid};

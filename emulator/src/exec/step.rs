@@ -7,6 +7,7 @@ use super::warp::{Path, Ran, Warp, stop};
 use super::{convert, float, integer, mma};
 use crate::decode::{LOCAL_BASE, SHARED_BASE, WINDOW};
 use crate::fault::FaultKind;
+use crate::launch::Numerics;
 use crate::memory::Memory;
 use crate::program::{
     Barrier, CompareAs, Instr, Int2, Int3, Kernel, Logic, NONE, Op, SetPredicate, Slot, Sync,
@@ -27,6 +28,7 @@ pub(crate) struct Machine<'l> {
     pub(crate) eager: bool,
     /// Unwritten registers and memory read as whatever is there.
     pub(crate) lenient: bool,
+    pub(crate) numerics: Numerics,
 }
 
 /// Why a warp gave its turn back.
@@ -302,7 +304,7 @@ fn execute(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ra
                 b: [n!(op.b[0]), n!(op.b[1])],
                 c: [n!(op.c[0]), n!(op.c[1]), n!(op.c[2]), n!(op.c[3])],
             };
-            let result = mma::mma(op, &fragments);
+            let result = mma::mma(op, &fragments, machine.numerics);
             for (d, value) in op.d.iter().zip(&result) {
                 warp.set_narrow(*d, mask, value);
             }

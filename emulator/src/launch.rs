@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::exec::{Cta, CtaFault, Grid};
+use crate::exec::{Cta, CtaFault, Grid, Launch};
 use crate::fault::{Fault, FaultKind, Waiting};
 use crate::memory::{DevicePtr, Memory};
 use crate::module::Module;
@@ -77,6 +77,11 @@ pub struct Options {
     pub allow_uninitialised: bool,
     /// Warp-instructions after which the launch is stopped; rounded up to whole turns of some 16 thousand.
     pub instruction_budget: u64,
+    /// Looks for data races, see `docs/emulator.md`.
+    pub races: bool,
+    /// Gives the warps of a CTA turns of random order and length, from this seed. Without it they take turns in the order
+    /// of their numbers.
+    pub schedule_seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -86,6 +91,8 @@ impl Default for Options {
             completion: Completion::Late,
             allow_uninitialised: false,
             instruction_budget: 1_000_000_000_000,
+            races: false,
+            schedule_seed: None,
         }
     }
 }
@@ -127,6 +134,7 @@ pub fn launch_with(
     check(kernel, config, &module.target).map_err(refuse)?;
     let params = lay_out(kernel, params).map_err(refuse)?;
     let globals = memory.globals(module.id, &module.decoding.globals);
+    let races = options.races.then(Launch::new);
     let grid = Grid {
         kernel,
         memory,
@@ -137,6 +145,8 @@ pub fn launch_with(
         dynamic_shared: config.dynamic_shared_bytes,
         eager: options.completion == Completion::Eager,
         lenient: options.allow_uninitialised,
+        races: races.as_ref(),
+        seed: options.schedule_seed,
     };
     let (fault, counters, executed) = run(grid, options.instruction_budget);
     match fault {
@@ -270,6 +280,14 @@ fn name(module: &Module, kernel: &Kernel, block: [u32; 3], cta: [u32; 3], fault:
     let kind = match fault.kind {
         FaultKind::Divergence(_) => FaultKind::Divergence(waiting),
         FaultKind::Deadlock(_) => FaultKind::Deadlock(waiting),
+        FaultKind::Race(mut race) => {
+            race.earlier.place = kernel.code.get(race.earlier.pc as usize).map(|instr| module.place(instr));
+            FaultKind::Race(race)
+        }
+        FaultKind::MissingProxyFence(mut race) => {
+            race.earlier.place = kernel.code.get(race.earlier.pc as usize).map(|instr| module.place(instr));
+            FaultKind::MissingProxyFence(race)
+        }
         other => other,
     };
     Fault {

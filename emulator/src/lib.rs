@@ -48,7 +48,7 @@ mod report;
 mod scalar;
 
 pub use diagnostic::Diagnostic;
-pub use fault::{CodePlace, Fault, FaultKind, MemorySpace, Waiting};
+pub use fault::{CodePlace, DataRace, Earlier, Fault, FaultKind, MemorySpace, Waiting};
 pub use launch::{Completion, LaunchConfig, Options, Param, launch, launch_with};
 pub use memory::{DevicePtr, Memory, MemoryError};
 pub use module::Module;

@@ -8,8 +8,11 @@ mod float;
 mod integer;
 mod lanes;
 mod mma;
+mod race;
+mod schedule;
 mod shared;
 mod step;
 mod warp;
 
 pub(crate) use cta::{Cta, CtaFault, Grid};
+pub(crate) use race::Launch;

@@ -638,6 +638,50 @@ DONE:"
     }
 }
 
+/// As above with two warps: all fence, one thread counts and tells the others, all fence again.
+#[test]
+fn a_barrier_may_stand_between_a_fence_and_the_counter() {
+    let body = |before: &str, barrier: &str, after: &str| {
+        grid(
+            4,
+            64,
+            format!(
+                "
+    mov.u32 %r4, %ctaid.x;
+    mad.wide.u32 %rd4, %r4, 256, %rd3;
+    st.global.b32 [%rd4], %r0;
+    {before}
+    {barrier}
+    setp.eq.u32 %p1, %r0, 0;
+    mov.b32 %r7, 0;
+    @%p1 atom.global.add.u32 %r6, [%rd1+2048], 1;
+    @%p1 st.shared.b32 [%r7], %r6;
+    bar.sync 0;
+    ld.shared.b32 %r6, [%r7];
+    {after}
+    setp.ne.u32 %p2, %r6, 3;
+    @%p2 bra DONE;
+    ld.global.b32 %r5, [%rd3];
+    ld.global.b32 %r5, [%rd3+256];
+    ld.global.b32 %r5, [%rd3+512];
+    ld.global.b32 %r5, [%rd3+768];
+DONE:"
+            ),
+        )
+    };
+    let fence = "membar.gl;";
+    body(fence, "bar.sync 0;", fence).is_clean();
+    body("", "bar.sync 0;\n    membar.gl;", fence).is_clean();
+    for (before, barrier, after) in
+        [(fence, "", fence), ("", "bar.sync 0;", fence), (fence, "bar.sync 0;", "")]
+    {
+        for (options, outcome) in body(before, barrier, after).outcomes() {
+            let fault = outcome.expect_err("a part of the pattern is missing");
+            assert!(matches!(fault.kind, FaultKind::Race(_)), "{options:?}: {fault}");
+        }
+    }
+}
+
 #[test]
 fn without_the_option_nothing_is_looked_for() {
     assert_eq!(store_then_load("").run(&Options::default()), Ok(()));

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use nabla_emulator::{DevicePtr, LaunchConfig, Memory, Module, Param, launch};
+use nabla_emulator::{DevicePtr, LaunchConfig, Memory, Module, Options, Param, launch_with};
 use nabla_host::{
     BlockMask, Dtype, Grid, Policy,
     backend::{AttentionOutput, Backend, Isa, Orders},
@@ -53,7 +53,8 @@ impl Device {
             block: [instance.threads(), 1, 1],
             dynamic_shared_bytes: instance.shared_bytes(),
         };
-        launch(&module, instance.entry(), config, params, &mut self.memory)
+        let options = Options { races: true, ..Options::default() };
+        launch_with(&module, instance.entry(), config, params, &mut self.memory, &options)
             .unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
     }
 

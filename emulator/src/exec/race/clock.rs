@@ -44,6 +44,10 @@ pub(crate) struct Clock {
     pub(super) visible: Times,
     /// The releasing warp has read what other CTAs released.
     pub(super) foreign: bool,
+    /// What lies before fences of device scope, and whether the warp has read, strongly, what may be of another CTA: a
+    /// barrier may stand between the fence and the flag.
+    pub(super) fenced_for_device: Times,
+    pub(super) pending_foreign: bool,
 }
 
 impl Clock {
@@ -52,5 +56,7 @@ impl Clock {
         self.generic.join(&other.generic);
         self.visible.join(&other.visible);
         self.foreign |= other.foreign;
+        self.fenced_for_device.join(&other.fenced_for_device);
+        self.pending_foreign |= other.pending_foreign;
     }
 }

@@ -117,11 +117,9 @@ impl<const N: usize> Slots<Mark, N> {
                         return Err(Mark { mask: overlap, ..*mark });
                     }
                 } else {
-                    // An access that may meet more others does not stand for one that may meet fewer, nor an
-                    // asynchronous read for a generic one, as those behind it need not be behind the other.
+                    // An access that may meet more others does not stand for one that may meet fewer.
                     let stands = (new.is(WRITE) || !mark.is(WRITE))
-                        && new.code & !mark.code & (STRONG | DEVICE | AFTER) == 0
-                        && (new.is(WRITE) || !new.is(ASYNC | COPY) || mark.agent == new.agent);
+                        && new.code & !mark.code & (STRONG | DEVICE | AFTER) == 0;
                     if stands {
                         mark.mask &= !overlap;
                     }

@@ -47,6 +47,8 @@ mod lanes;
 mod marks;
 mod pages;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -104,9 +106,9 @@ struct Group {
 struct WarpClocks {
     generic: Times,
     visible: Times,
-    /// Handed over by relaxed writes: the clock at the last fence, and whether a fence of device scope was among them.
+    /// Handed over by relaxed writes: the clock at the last fence, and what lies before fences of device scope.
     fenced: Option<Clock>,
-    fenced_for_device: Option<Times>,
+    fenced_for_device: Times,
     /// Taken by relaxed reads, in force at the next fence; and whether that may be of another CTA.
     pending: Clock,
     pending_foreign: bool,
@@ -115,6 +117,16 @@ struct WarpClocks {
     groups: Vec<Group>,
     /// Time of the newest group of copies.
     copied: u32,
+}
+
+impl WarpClocks {
+    fn acquire(&mut self, clock: &Clock) {
+        self.generic.join(&clock.generic);
+        self.visible.join(&clock.visible);
+        self.foreign |= clock.foreign;
+        self.fenced_for_device.join(&clock.fenced_for_device);
+        self.pending_foreign |= clock.pending_foreign;
+    }
 }
 
 /// Clocks and shadow memory of a CTA, or of the CTAs of a cluster.
@@ -192,6 +204,8 @@ impl Race {
             generic: clocks.generic.clone(),
             visible: clocks.visible.clone(),
             foreign: clocks.foreign,
+            fenced_for_device: clocks.fenced_for_device.clone(),
+            pending_foreign: clocks.pending_foreign,
         };
         clocks.generic.raise(warp as Agent, own + 1);
         clock
@@ -199,10 +213,7 @@ impl Race {
 
     /// Orders the warp's later accesses behind what was handed over.
     pub(crate) fn acquire(&mut self, warp: usize, clock: &Clock) {
-        let clocks = &mut self.warps[warp];
-        clocks.generic.join(&clock.generic);
-        clocks.visible.join(&clock.visible);
-        clocks.foreign |= clock.foreign;
+        self.warps[warp].acquire(clock);
     }
 
     /// `fence.proxy.async`: asynchronous operations come after all that generic accesses come after.
@@ -220,7 +231,7 @@ impl Race {
         clocks.foreign |= device && clocks.pending_foreign;
         let clock = self.release(warp);
         if device {
-            self.warps[warp].fenced_for_device = Some(clock.generic.clone());
+            self.warps[warp].fenced_for_device.join(&clock.generic);
         }
         self.warps[warp].fenced = Some(clock);
     }
@@ -422,10 +433,7 @@ impl Race {
         if order.acquires() {
             self.warps[warp].foreign |= device;
             if let Some(clock) = self.flags.get(&(range.region, range.start)) {
-                let clocks = &mut self.warps[warp];
-                clocks.generic.join(&clock.generic);
-                clocks.visible.join(&clock.visible);
-                clocks.foreign |= clock.foreign;
+                self.warps[warp].acquire(clock);
             }
             return;
         }
@@ -446,8 +454,8 @@ impl Race {
             }
             Some(clock)
         } else {
-            if device && let Some(fenced) = &self.warps[warp].fenced_for_device {
-                self.published.join(fenced);
+            if device {
+                self.published.join(&self.warps[warp].fenced_for_device);
             }
             self.warps[warp].fenced.clone()
         };

@@ -28,7 +28,7 @@ struct Trace {
     cta: u32,
     code: u32,
     mask: u16,
-    warp: u8,
+    warp: u16,
     /// Lies before a release of device scope of its CTA.
     published: bool,
 }
@@ -53,7 +53,7 @@ impl Trace {
             && !ordered
     }
 
-    /// Conflicts with the same others, those of the two CTAs aside.
+    /// Conflicts with the same CTAs that end later: its own, which would not count, has said all it has to say.
     fn stands_for(&self, other: &Self) -> bool {
         self.code & KINDS == other.code & KINDS && self.published == other.published
     }
@@ -68,18 +68,16 @@ impl Launch {
 impl Slots<Trace, 2> {
     /// Records what a CTA did, unless it conflicts with what another one did.
     fn meet(&mut self, mut new: Trace) -> Result<(), Trace> {
-        let (mut once, mut twice) = (0, 0);
+        let mut covered = 0;
         for trace in self.iter().filter(|trace| trace.mask & new.mask != 0) {
             if trace.cta != new.cta && trace.conflicts(&new) {
                 return Err(*trace);
             }
             if trace.stands_for(&new) {
-                // Of two other CTAs, at least one is not the CTA of whatever comes later.
-                twice |= trace.mask & (once | if trace.cta == new.cta { u16::MAX } else { 0 });
-                once |= trace.mask;
+                covered |= trace.mask;
             }
         }
-        new.mask &= !twice;
+        new.mask &= !covered;
         if new.mask == 0 {
             return Ok(());
         }
@@ -133,6 +131,6 @@ impl Race {
 
     fn trace(&self, cta: u32, mark: &Mark) -> Trace {
         let published = mark.time <= self.published.get(mark.agent);
-        Trace { cta, code: mark.code, mask: mark.mask, warp: self.warp_of(mark) as u8, published }
+        Trace { cta, code: mark.code, mask: mark.mask, warp: self.warp_of(mark) as u16, published }
     }
 }

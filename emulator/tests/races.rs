@@ -597,6 +597,11 @@ fn atomics_of_many_ctas_are_clean_and_race_with_plain_stores() {
     let narrow = "red.relaxed.cta.global.add.u32 [%rd1], 1;";
     grid(2, 32, format!("    {narrow}")).races(MemorySpace::Global, [narrow; 2], "CTAs of a launch");
     case(64, format!("    {narrow}")).is_clean();
+    let hidden = format!("    {narrow}\n    red.global.add.u32 [%rd1], 1;");
+    for (options, outcome) in grid(2, 32, hidden).outcomes() {
+        let fault = outcome.expect_err("a wide atomic does not hide a narrow one");
+        assert!(fault.to_string().contains(narrow), "{options:?}: {fault}");
+    }
 }
 
 /// Each CTA leaves a part and counts up; the last to come adds the parts.

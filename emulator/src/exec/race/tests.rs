@@ -5,12 +5,12 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
-use super::{Op, RESTING_SLOTS, Race, Range, Region};
+use super::{Launch, Op, RESTING_SLOTS, Race, Range, Region};
 use crate::fault::FaultKind;
 use crate::program::{Order, Semantics};
 
 const PLAIN: Order = Order { semantics: Semantics::Weak, device: false };
-const RELAXED: Order = Order { semantics: Semantics::Relaxed, device: true };
+const RELAXED: Order = Order { semantics: Semantics::Relaxed, device: false };
 
 fn shared(start: u64, bytes: u64) -> Range {
     Range { region: Region::Shared(0), start, bytes }
@@ -164,6 +164,30 @@ fn an_access_over_several_granules_is_checked_in_all() {
     assert_eq!(kind(race.read(1, shared(80, 19), 1, PLAIN)), "clean");
     let Err(FaultKind::Race(found)) = race.read(1, shared(40, 100), 1, PLAIN) else { panic!("no race") };
     assert_eq!((found.address, found.bytes, found.earlier.warp), (99, 1, Some(0)));
+}
+
+/// One CTA writes and releases, the other acquires and reads; who ends first does not matter.
+#[test]
+fn ctas_are_ordered_by_a_release_and_an_acquire_whichever_ends_first() {
+    let global = |start| Range { region: Region::Global, start, bytes: 4 };
+    let flag = |semantics| Order { semantics, device: true };
+    for (release, acquire, expected) in [
+        (Semantics::Release, Semantics::Acquire, "clean"),
+        (Semantics::Relaxed, Semantics::Acquire, "race"),
+        (Semantics::Release, Semantics::Relaxed, "race"),
+    ] {
+        for writer_first in [false, true] {
+            let (mut writer, mut reader) = (race(), race());
+            assert_eq!(kind(writer.write(0, global(16), 1, PLAIN)), "clean");
+            assert_eq!(kind(writer.write(0, global(0), 2, flag(release))), "clean");
+            assert_eq!(kind(reader.read(0, global(0), 3, flag(acquire))), "clean");
+            assert_eq!(kind(reader.read(0, global(16), 4, PLAIN)), "clean");
+            let launch = Launch::new();
+            let order = if writer_first { [&writer, &reader] } else { [&reader, &writer] };
+            assert!(order[0].finish(&launch, 0, [2, 1, 1]).is_ok());
+            assert_eq!(kind(order[1].finish(&launch, 1, [2, 1, 1]).map_err(|clash| clash.kind)), expected);
+        }
+    }
 }
 
 const WARPS: usize = 3;

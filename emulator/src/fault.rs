@@ -71,6 +71,63 @@ impl fmt::Display for MemorySpace {
     }
 }
 
+/// Two accesses without an order; [`Fault::place`] is the later one of the run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DataRace {
+    /// Which memory.
+    pub space: MemorySpace,
+    /// The first byte that both touch in the sixteen bytes where they first met.
+    pub address: u64,
+    /// How many bytes of these sixteen both touch.
+    pub bytes: u32,
+    /// What the access at [`Fault::place`] is, in words.
+    pub access: &'static str,
+    /// The access before it.
+    pub earlier: Earlier,
+    /// What is missing, in words.
+    pub advice: &'static str,
+}
+
+/// The access that another one races with.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Earlier {
+    /// What it is, in words.
+    pub access: &'static str,
+    /// Its CTA, when that is another one.
+    pub cta: Option<[u32; 3]>,
+    /// Its warp, where it is known.
+    pub warp: Option<u32>,
+    /// Its instruction.
+    pub place: Option<CodePlace>,
+    pub(crate) pc: u32,
+}
+
+impl fmt::Display for DataRace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { space, address, bytes, access, earlier, advice } = self;
+        let other = earlier.access;
+        write!(
+            f,
+            "race on {bytes} bytes at {space} address {address:#x}: {access} against an earlier {other}"
+        )?;
+        if let Some(warp) = earlier.warp {
+            write!(f, " of warp {warp}")?;
+        }
+        if let Some([x, y, z]) = earlier.cta {
+            write!(f, " in CTA ({x}, {y}, {z})")?;
+        }
+        if let Some(place) = &earlier.place {
+            write!(f, "\n  earlier at {}:{}:{}: {}", place.file, place.line, place.column, place.text)?;
+            if let Some((file, line)) = &place.source {
+                write!(f, "\n  earlier from {file}:{line}")?;
+            }
+        }
+        write!(f, "\n  {advice}")
+    }
+}
+
 /// The kinds of faults.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -117,6 +174,21 @@ pub enum FaultKind {
         /// True when the access is a write.
         write: bool,
     },
+    /// Two accesses to the same bytes, at least one a write, that no synchronisation orders.
+    Race(Box<DataRace>),
+    /// An asynchronous operation on bytes that ordinary stores wrote, without `fence.proxy.async` between the two.
+    MissingProxyFence(Box<DataRace>),
+    /// Two lanes of one store write different values to the same place.
+    LanesDisagree {
+        /// Which memory.
+        space: MemorySpace,
+        /// First byte of the store.
+        address: u64,
+        /// Bytes of the store.
+        bytes: u32,
+        /// The two lanes.
+        lanes: [u32; 2],
+    },
     /// Lanes of a warp stand at different instructions and each needs the others.
     Divergence(Vec<Waiting>),
     /// No warp of the CTA can go on.
@@ -158,6 +230,14 @@ impl fmt::Display for FaultKind {
                     f,
                     "{what} {bytes} bytes at shared address {address:#x} while a cp.async to them is in flight: \
                      a cp.async.wait_group, or the barrier after it, is missing"
+                )
+            }
+            Self::Race(race) | Self::MissingProxyFence(race) => race.fmt(f),
+            Self::LanesDisagree { space, address, bytes, lanes: [a, b] } => {
+                write!(
+                    f,
+                    "lanes {a} and {b} of one store write different values to the same {bytes} bytes at {space} address \
+                     {address:#x}: which one stays is not defined, let one lane store"
                 )
             }
             Self::Divergence(paths) => {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::exec::{Cta, CtaFault, Grid};
+use crate::exec::{Cta, CtaFault, Grid, Launch};
 use crate::fault::{Fault, FaultKind, Waiting};
 use crate::memory::{DevicePtr, Memory};
 use crate::module::Module;
@@ -92,6 +92,11 @@ pub struct Options {
     pub instruction_budget: u64,
     /// How matrix products are summed.
     pub numerics: Numerics,
+    /// Looks for data races, see `docs/emulator.md`.
+    pub races: bool,
+    /// Gives the warps of a CTA turns of random order and length, from this seed. Without it they take turns in the order
+    /// of their numbers.
+    pub schedule_seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -102,6 +107,8 @@ impl Default for Options {
             allow_uninitialised: false,
             instruction_budget: 1_000_000_000_000,
             numerics: Numerics::Fast,
+            races: false,
+            schedule_seed: None,
         }
     }
 }
@@ -143,6 +150,7 @@ pub fn launch_with(
     check(kernel, config, &module.target).map_err(refuse)?;
     let params = lay_out(kernel, params).map_err(refuse)?;
     let globals = memory.globals(module.id, &module.decoding.globals);
+    let races = options.races.then(Launch::new);
     let grid = Grid {
         kernel,
         memory,
@@ -154,6 +162,8 @@ pub fn launch_with(
         eager: options.completion == Completion::Eager,
         lenient: options.allow_uninitialised,
         numerics: options.numerics,
+        races: races.as_ref(),
+        seed: options.schedule_seed,
     };
     let (fault, counters, executed) = run(grid, options.instruction_budget);
     match fault {
@@ -287,6 +297,14 @@ fn name(module: &Module, kernel: &Kernel, block: [u32; 3], cta: [u32; 3], fault:
     let kind = match fault.kind {
         FaultKind::Divergence(_) => FaultKind::Divergence(waiting),
         FaultKind::Deadlock(_) => FaultKind::Deadlock(waiting),
+        FaultKind::Race(mut race) => {
+            race.earlier.place = kernel.code.get(race.earlier.pc as usize).map(|instr| module.place(instr));
+            FaultKind::Race(race)
+        }
+        FaultKind::MissingProxyFence(mut race) => {
+            race.earlier.place = kernel.code.get(race.earlier.pc as usize).map(|instr| module.place(instr));
+            FaultKind::MissingProxyFence(race)
+        }
         other => other,
     };
     Fault {

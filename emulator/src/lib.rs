@@ -49,7 +49,7 @@ mod report;
 mod scalar;
 
 pub use diagnostic::Diagnostic;
-pub use fault::{CodePlace, Fault, FaultKind, MemorySpace, Waiting};
+pub use fault::{CodePlace, DataRace, Earlier, Fault, FaultKind, MemorySpace, Waiting};
 pub use kind::Kind;
 pub use launch::{Completion, LaunchConfig, Numerics, Options, Param, launch, launch_with};
 pub use memory::{DevicePtr, Memory, MemoryError};

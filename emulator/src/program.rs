@@ -277,6 +277,39 @@ pub(crate) enum AtomOp {
     Decrement,
 }
 
+/// How an access is ordered among others (PTX ISA, "Memory Consistency Model").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) semantics: Semantics,
+    /// Its scope is the device or the system.
+    pub(crate) device: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Semantics {
+    #[default]
+    Weak,
+    /// `.relaxed` and `.volatile`
+    Relaxed,
+    Acquire,
+    Release,
+    AcquireRelease,
+}
+
+impl Order {
+    pub(crate) fn strong(self) -> bool {
+        self.semantics != Semantics::Weak
+    }
+
+    pub(crate) fn acquires(self) -> bool {
+        matches!(self.semantics, Semantics::Acquire | Semantics::AcquireRelease)
+    }
+
+    pub(crate) fn releases(self) -> bool {
+        matches!(self.semantics, Semantics::Release | Semantics::AcquireRelease)
+    }
+}
+
 /// An address: a slot, narrow or wide, and a byte offset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Address {
@@ -297,6 +330,7 @@ pub(crate) struct Access {
     pub(crate) register: u8,
     pub(crate) slots: [Slot; 4],
     pub(crate) address: Address,
+    pub(crate) order: Order,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -309,6 +343,7 @@ pub(crate) struct Atomic {
     pub(crate) address: Address,
     pub(crate) b: Slot,
     pub(crate) c: Slot,
+    pub(crate) order: Order,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -508,6 +543,8 @@ pub(crate) enum Op {
     Load(Access),
     Store(Access),
     Atomic(Box<Atomic>),
+    /// `fence` or `membar`; true when its scope is the device or the system.
+    Fence(bool),
     CopyAsync {
         to: Address,
         from: Address,

@@ -2,7 +2,7 @@
 
 use super::operands::{Decoded, Reader, Symbol};
 use crate::ast::OperandKind;
-use crate::program::{Access, Address, AtomOp, Atomic, NONE, Op};
+use crate::program::{Access, Address, AtomOp, Atomic, NONE, Op, Order, Semantics};
 use crate::scalar::{Scalar, Space};
 
 /// Hints and orderings that change neither values nor the order in which one thread sees its own accesses.
@@ -35,6 +35,21 @@ const HINTS: &[&str] = &[
     ".L2::256B",
 ];
 
+/// The ordering of an access; atomics are strong and of device scope unless they say otherwise.
+fn order(r: &mut Reader<'_, '_>, atomic: bool) -> Order {
+    let mut one = |modifier| r.accept(modifier);
+    let volatile = one(".volatile");
+    let semantics = match () {
+        () if one(".acq_rel") => Semantics::AcquireRelease,
+        () if one(".acquire") => Semantics::Acquire,
+        () if one(".release") => Semantics::Release,
+        () if one(".relaxed") || volatile || atomic => Semantics::Relaxed,
+        () => Semantics::Weak,
+    };
+    let narrow = one(".cta") || one(".cluster");
+    Order { semantics, device: semantics != Semantics::Weak && !narrow }
+}
+
 fn hints(r: &mut Reader<'_, '_>) {
     for hint in HINTS {
         r.accept(hint);
@@ -50,16 +65,21 @@ pub(super) fn decode(r: &mut Reader<'_, '_>) -> Decoded<Option<Op>> {
         "red" => atomic(r, false)?,
         "cp" => copy(r)?,
         "membar" => {
-            if !r.accept(".cta") && !r.accept(".gl") {
+            let narrow = r.accept(".cta");
+            if !narrow && !r.accept(".gl") {
                 r.require(".sys")?;
             }
-            Op::Nop
+            Op::Fence(!narrow)
         }
         "fence" => {
-            for modifier in [".sc", ".acq_rel", ".acquire", ".release", ".cta", ".cluster", ".gpu", ".sys"] {
+            for modifier in [".sc", ".acq_rel", ".acquire", ".release"] {
                 r.accept(modifier);
             }
-            Op::Nop
+            let narrow = r.accept(".cta") || r.accept(".cluster");
+            if !narrow && !r.accept(".gpu") {
+                r.accept(".sys");
+            }
+            Op::Fence(!narrow)
         }
         "prefetch" => {
             for modifier in [".L1", ".L2", ".L2::evict_last", ".L2::evict_normal"] {
@@ -105,6 +125,7 @@ fn element(r: &mut Reader<'_, '_>, count: u8) -> Decoded<Scalar> {
 
 fn load(r: &mut Reader<'_, '_>) -> Decoded<Op> {
     let space = space(r);
+    let order = order(r, false);
     hints(r);
     let count = count(r);
     let scalar = element(r, count)?;
@@ -129,6 +150,7 @@ fn load(r: &mut Reader<'_, '_>) -> Decoded<Op> {
         register: register as u8,
         slots,
         address,
+        order,
     };
     if space != Space::Param {
         let address = r.address(space)?;
@@ -153,6 +175,7 @@ fn load(r: &mut Reader<'_, '_>) -> Decoded<Op> {
 
 fn store(r: &mut Reader<'_, '_>) -> Decoded<Op> {
     let space = space(r);
+    let order = order(r, false);
     hints(r);
     let count = count(r);
     let scalar = element(r, count)?;
@@ -173,11 +196,12 @@ fn store(r: &mut Reader<'_, '_>) -> Decoded<Op> {
         (*slot, register) = (found, bits);
     }
     let (bytes, signed, register) = (scalar.bytes() as u8, scalar.is_signed(), register as u8);
-    Ok(Op::Store(Access { space, bytes, count, signed, register, slots, address }))
+    Ok(Op::Store(Access { space, bytes, count, signed, register, slots, address, order }))
 }
 
 fn atomic(r: &mut Reader<'_, '_>, returns: bool) -> Decoded<Op> {
     let space = space(r);
+    let order = order(r, true);
     hints(r);
     let op = r.find(|modifier| {
         Some(match modifier {
@@ -218,7 +242,7 @@ fn atomic(r: &mut Reader<'_, '_>, returns: bool) -> Decoded<Op> {
     let address = r.address(space)?;
     let b = r.source(scalar)?;
     let c = if op == AtomOp::CompareSwap { r.source(scalar)? } else { NONE };
-    Ok(Op::Atomic(Box::new(Atomic { space, op, scalar, d, address, b, c })))
+    Ok(Op::Atomic(Box::new(Atomic { space, op, scalar, d, address, b, c, order })))
 }
 
 fn copy(r: &mut Reader<'_, '_>) -> Decoded<Op> {

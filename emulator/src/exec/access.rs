@@ -1,13 +1,14 @@
 //! Loads, stores, atomics, asynchronous copies and matrix loads of a warp.
 
 use super::lanes::{LANES, bits2, lanes_of};
+use super::race::{Range, Region, lanes_agree};
 use super::step::Machine;
 use super::traffic::Direction;
 use super::warp::{PendingCopy, Ran, Warp, at_lane, stop};
 use crate::decode::{LOCAL_BASE, SHARED_BASE, WINDOW};
 use crate::fault::{FaultKind, MemorySpace};
 use crate::memory::Found;
-use crate::program::{Access, Address, AtomOp, Atomic, NONE, Slot};
+use crate::program::{Access, Address, AtomOp, Atomic, NONE, Order, Slot};
 use crate::scalar::{Scalar, Space};
 
 /// One byte address in a definite space.
@@ -44,6 +45,16 @@ pub(super) fn addresses(warp: &Warp, address: Address, mask: u32) -> Ran<[u64; L
         }
     }
     Ok(out)
+}
+
+/// The bytes of an access for the race checker; local memory is of one thread alone.
+fn range(spot: Spot, bytes: u32) -> Option<Range> {
+    let bytes = u64::from(bytes);
+    match spot {
+        Spot::Global(start) => Some(Range { region: Region::Global, start, bytes }),
+        Spot::Shared(start) => Some(Range { region: Region::Shared(0), start, bytes }),
+        Spot::Local(_) => None,
+    }
 }
 
 fn sign_extend(value: u64, bytes: u32, register: u8) -> u64 {
@@ -119,6 +130,9 @@ impl Machine<'_> {
         for lane in lanes_of(mask) {
             let whole = spot(access.space, addresses[lane]);
             at_lane(self.aligned(whole, bytes * count), lane)?;
+            if let (Some(race), Some(range)) = (&mut self.race, range(whole, bytes * count)) {
+                at_lane(race.read(warp.id as usize, range, warp.pc, access.order), lane)?;
+            }
             for i in 0..count {
                 let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
                 let value = at_lane(self.read(warp, lane, part, bytes, &mut last), lane)?;
@@ -159,13 +173,44 @@ impl Machine<'_> {
         for (slot, value) in access.slots.iter().zip(&mut values).take(count as usize) {
             *value = get(warp, *slot, access.register == 64, mask)?;
         }
+        if self.race.is_some() && !access.order.strong() {
+            self.agreement(access, &addresses, &values, mask)?;
+        }
         let mut last = None;
         for lane in lanes_of(mask) {
             let whole = spot(access.space, addresses[lane]);
             at_lane(self.aligned(whole, bytes * count), lane)?;
+            if let (Some(race), Some(range)) = (&mut self.race, range(whole, bytes * count)) {
+                at_lane(race.write(warp.id as usize, range, warp.pc, access.order), lane)?;
+            }
             for i in 0..count {
                 let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
                 at_lane(self.write(warp, lane, part, bytes, values[i as usize][lane], &mut last), lane)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that lanes that store to one place store one value.
+    fn agreement(
+        &self,
+        access: &Access,
+        addresses: &[u64; LANES],
+        values: &[[u64; LANES]; 4],
+        mask: u32,
+    ) -> Ran<()> {
+        let (mut shared, mut global) = (0, 0);
+        for lane in lanes_of(mask) {
+            match spot(access.space, addresses[lane]) {
+                Spot::Shared(_) => shared |= 1 << lane,
+                Spot::Global(_) => global |= 1 << lane,
+                Spot::Local(_) => {}
+            }
+        }
+        let (bytes, count) = (u32::from(access.bytes), u32::from(access.count));
+        for (space, lanes) in [(MemorySpace::Shared, shared), (MemorySpace::Global, global)] {
+            if let Err((kind, lane)) = lanes_agree(space, addresses, values, bytes, count, lanes) {
+                return stop(kind, Some(lane));
             }
         }
         Ok(())
@@ -186,6 +231,9 @@ impl Machine<'_> {
         for lane in lanes_of(mask) {
             let at = spot(atomic.space, addresses[lane]);
             at_lane(self.aligned(at, bytes), lane)?;
+            if let (Some(race), Some(range)) = (&mut self.race, range(at, bytes)) {
+                at_lane(race.atomic(warp.id as usize, range, warp.pc, atomic.order), lane)?;
+            }
             old[lane] = at_lane(self.read(warp, lane, at, bytes, &mut last), lane)?;
             let new = combine(atomic.op, atomic.scalar, old[lane], b[lane], c[lane]);
             at_lane(self.write(warp, lane, at, bytes, new, &mut last), lane)?;
@@ -227,6 +275,12 @@ impl Machine<'_> {
             }
             if size > 0 {
                 at_lane(self.source(sources[lane], size, &mut last).map(|_| ()), lane)?;
+            }
+            if let Some(race) = &mut self.race {
+                let to = Range { region: Region::Shared(0), start: targets[lane], bytes: u64::from(bytes) };
+                let from = Range { region: Region::Global, start: sources[lane], bytes: u64::from(size) };
+                let copy = (warp.id as usize, lane, warp.groups[lane]);
+                at_lane(race.copy(copy, to, from, warp.pc), lane)?;
             }
             at_lane(self.shared.begin_copy(targets[lane], u32::from(bytes)), lane)?;
             warp.copies.push(PendingCopy {
@@ -312,6 +366,10 @@ impl Machine<'_> {
             let mut rows = [[0_u8; 16]; 8];
             for (row, data) in rows.iter_mut().enumerate() {
                 let lane = matrix * 8 + row;
+                if let Some(race) = &mut self.race {
+                    let row = Range { region: Region::Shared(0), start: addresses[lane], bytes: 16 };
+                    at_lane(race.read(warp.id as usize, row, warp.pc, Order::default()), lane)?;
+                }
                 *data = at_lane(self.shared.load::<16>(addresses[lane]), lane)?;
             }
             let mut value = [0; LANES];

@@ -1,6 +1,8 @@
 //! A CTA: its warps take turns, its sixteen barriers hold and release them.
 
 use super::lanes::{LANES, lanes_of};
+use super::race::{Clock, Launch, Race};
+use super::schedule::Schedule;
 use super::shared::Scratch;
 use super::step::{Machine, Turn, run};
 use super::warp::{Status, Stop, Warp};
@@ -9,9 +11,6 @@ use crate::launch::Numerics;
 use crate::memory::Memory;
 use crate::program::{Barrier, BarrierKind, Constant, Kernel, NONE, Place, Special};
 use crate::report::Counters;
-
-/// Warp-instructions of one turn.
-const TURN: u32 = 1 << 14;
 
 /// What all CTAs of a launch share.
 #[derive(Clone, Copy)]
@@ -27,6 +26,10 @@ pub(crate) struct Grid<'l> {
     pub(crate) eager: bool,
     pub(crate) lenient: bool,
     pub(crate) numerics: Numerics,
+    /// Where CTAs that look for races leave what they did.
+    pub(crate) races: Option<&'l Launch>,
+    /// For turns of random order and length.
+    pub(crate) seed: Option<u64>,
 }
 
 /// A fault before the launch gives it names: what, where in the code, which warp and thread.
@@ -51,6 +54,8 @@ struct Hold {
     /// Of a reduction: threads for which the predicate held, threads that took part.
     yes: u32,
     taking_part: u32,
+    /// What the warps that arrived did before.
+    clock: Clock,
 }
 
 /// The state of a CTA, reused from one to the next.
@@ -75,6 +80,7 @@ impl<'l> Cta<'l> {
             eager: grid.eager,
             lenient: grid.lenient,
             numerics: grid.numerics,
+            race: grid.races.map(|_| Box::new(Race::new(1, threads.div_ceil(32) as usize, 0))),
         };
         let warps = (0..threads.div_ceil(32)).map(|_| Warp::new(kernel.files)).collect();
         Self { grid, machine, warps, holds: vec![Hold::default(); 16] }
@@ -93,15 +99,19 @@ impl<'l> Cta<'l> {
     ) -> Result<(), CtaFault> {
         self.start(cta);
         self.machine.counters.ctas += 1;
+        let number = cta[0] + self.grid.grid[0] * (cta[1] + self.grid.grid[1] * cta[2]);
+        let mut schedule = Schedule::new(self.grid.seed, number, self.warps.len());
         loop {
             let mut moved = false;
-            for at in 0..self.warps.len() {
+            schedule.shuffle();
+            for place in 0..self.warps.len() {
+                let (at, length) = schedule.turn(place);
                 if self.warps[at].status != Status::Ready {
                     continue;
                 }
                 moved = true;
                 let before: u64 = self.machine.counters.thread_instructions;
-                let turn = run(&mut self.machine, &mut self.warps[at], TURN);
+                let turn = run(&mut self.machine, &mut self.warps[at], length);
                 // Steps of a warp whose lanes are all switched off execute nothing but still take time.
                 let steps = (self.machine.counters.thread_instructions - before) / LANES as u64;
                 let over = matches!(turn, Ok(Turn::Over));
@@ -116,11 +126,11 @@ impl<'l> Cta<'l> {
                         self.arrive(at, barrier).map_err(|kind| self.fault(at, Stop { kind, lane: None }))?;
                     }
                 }
-                let steps = if over { u64::from(TURN) } else { steps };
+                let steps = if over { u64::from(length) } else { steps };
                 spend(steps).map_err(|kind| self.fault(at, Stop { kind, lane: None }))?;
             }
             if self.warps.iter().all(|warp| warp.status == Status::Done) {
-                return Ok(());
+                return self.compare(number);
             }
             if !moved {
                 return Err(self.deadlock());
@@ -128,11 +138,26 @@ impl<'l> Cta<'l> {
         }
     }
 
+    /// Looks for races with the CTAs that ended before this one.
+    fn compare(&self, number: u32) -> Result<(), CtaFault> {
+        let (Some(race), Some(launch)) = (&self.machine.race, self.grid.races) else { return Ok(()) };
+        race.finish(launch, number, self.grid.grid).map_err(|clash| CtaFault {
+            kind: clash.kind,
+            pc: Some(clash.pc),
+            warp: Some(clash.warp),
+            thread: None,
+            waiting: Vec::new(),
+        })
+    }
+
     fn start(&mut self, cta: [u32; 3]) {
         let Grid { kernel, block, dynamic_shared, lenient, .. } = self.grid;
         let shared =
             if dynamic_shared == 0 { kernel.static_shared } else { kernel.dynamic_shared + dynamic_shared };
         self.machine.shared.reset(shared as usize, MemorySpace::Shared);
+        if let Some(race) = &mut self.machine.race {
+            race.restart(shared as usize);
+        }
         self.holds.fill(Hold::default());
         let threads: u32 = block.iter().product();
         for at in 0..self.warps.len() {
@@ -202,6 +227,9 @@ impl<'l> Cta<'l> {
             let (first, now) = (text(hold.expected), text(threads));
             return misuse(format!("barrier {id} was entered for {first} and now for {now}"));
         }
+        if let Some(race) = &mut self.machine.race {
+            hold.clock.join(&race.release(at));
+        }
         hold.expected = threads;
         hold.arrived += 32;
         (hold.yes, hold.taking_part) = (hold.yes + yes, hold.taking_part + part);
@@ -248,6 +276,9 @@ impl<'l> Cta<'l> {
             }
             warp.pc += 1;
             warp.status = Status::Ready;
+            if let Some(race) = &mut self.machine.race {
+                race.acquire(at, &hold.clock);
+            }
         }
     }
 

@@ -8,6 +8,8 @@ mod float;
 mod integer;
 mod lanes;
 mod mma;
+mod race;
+mod schedule;
 mod shared;
 mod step;
 pub(crate) mod tensor_core;
@@ -15,3 +17,4 @@ mod traffic;
 mod warp;
 
 pub(crate) use cta::{Cta, CtaFault, Grid};
+pub(crate) use race::Launch;

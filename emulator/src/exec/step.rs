@@ -2,6 +2,7 @@
 
 use super::collective::{match_all, match_any, reduce, shuffle, vote};
 use super::lanes::{LANES, bits2, map1, map3};
+use super::race::Race;
 use super::shared::Scratch;
 use super::warp::{Path, Ran, Warp, stop};
 use super::{convert, float, integer, mma};
@@ -29,6 +30,8 @@ pub(crate) struct Machine<'l> {
     /// Unwritten registers and memory read as whatever is there.
     pub(crate) lenient: bool,
     pub(crate) numerics: Numerics,
+    /// Looks for data races.
+    pub(crate) race: Option<Box<Race>>,
 }
 
 /// Why a warp gave its turn back.
@@ -326,10 +329,18 @@ fn execute(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ra
         }
         Op::CopyWait(count) => {
             let groups = warp.groups;
+            if let Some(race) = &mut machine.race {
+                race.wait_copies(warp.id as usize, mask, |lane| groups[lane].saturating_sub(count));
+            }
             machine
                 .land(warp, mask, |copy| copy.group < groups[usize::from(copy.lane)].saturating_sub(count))?;
         }
-        Op::CopyWaitAll => machine.land(warp, mask, |_| true)?,
+        Op::CopyWaitAll => {
+            if let Some(race) = &mut machine.race {
+                race.wait_copies(warp.id as usize, mask, |_| u32::MAX);
+            }
+            machine.land(warp, mask, |_| true)?;
+        }
         Op::Extend { d, to_wide, a, from_wide, bits, signed, cut } => {
             let (shift, keep) = (64 - u32::from(bits), u64::MAX >> (64 - u32::from(cut)));
             let one = |x: u64| {
@@ -472,6 +483,11 @@ fn rare(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ran<(
         }
         Op::LoadParam(ref access) => machine.load_param(warp, access, mask)?,
         Op::Atomic(ref atomic) => machine.atomic(warp, atomic, mask)?,
+        Op::Fence(device) => {
+            if let Some(race) = &mut machine.race {
+                race.fence(warp.id as usize, device);
+            }
+        }
         Op::Vote { f, d, p, negated } => vote(warp, f, d, (p, negated), mask)?,
         Op::MatchAny { d, a, wide } => match_any(warp, d, a, wide, mask)?,
         Op::MatchAll { d, p, a, wide } => match_all(warp, [d, p, a], wide, mask)?,

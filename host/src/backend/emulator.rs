@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc, str::FromStr};
 
-use nabla_emulator::{Completion, DevicePtr, LaunchConfig, Module, Options, Param, launch_with};
+use nabla_emulator::{Completion, DevicePtr, LaunchConfig, Module, Numerics, Options, Param, launch_with};
 
 use super::{
     BackendError, DeviceIdentity, KernelBackend, LaunchCounts,
@@ -30,6 +30,13 @@ impl EmulatedArch {
         match self {
             Self::Sm80 => "sm_80",
             Self::Sm90a => "sm_90a",
+        }
+    }
+
+    fn numerics(self) -> Numerics {
+        match self {
+            Self::Sm80 => Numerics::Ampere,
+            Self::Sm90a => Numerics::Hopper,
         }
     }
 
@@ -67,11 +74,24 @@ pub struct EmulatorOptions {
     pub kernel_cache: Option<PathBuf>,
     /// Whether asynchronous work completes at once, and not at the latest moment.
     pub eager: bool,
+    /// Whether data races are looked for.
+    pub races: bool,
+    /// Whether matrix products are summed as tensor cores of the architecture do, and not in the fastest way.
+    pub chip_numerics: bool,
+    /// Seed of the order in which warps take turns; `None` takes the order of their numbers.
+    pub schedule_seed: Option<u64>,
 }
 
 impl Default for EmulatorOptions {
     fn default() -> Self {
-        Self { arch: EmulatedArch::Sm80, kernel_cache: None, eager: false }
+        Self {
+            arch: EmulatedArch::Sm80,
+            kernel_cache: None,
+            eager: false,
+            races: true,
+            chip_numerics: false,
+            schedule_seed: None,
+        }
     }
 }
 
@@ -80,11 +100,17 @@ impl Default for EmulatorOptions {
 /// # Errors
 /// When the folder of kernels cannot be used.
 pub fn emulator_backend(options: &EmulatorOptions) -> Result<Box<dyn KernelBackend>, BackendError> {
-    let completion = if options.eager { Completion::Eager } else { Completion::Late };
+    let run = Options {
+        completion: if options.eager { Completion::Eager } else { Completion::Late },
+        races: options.races,
+        numerics: if options.chip_numerics { options.arch.numerics() } else { Numerics::Fast },
+        schedule_seed: options.schedule_seed,
+        ..Options::default()
+    };
     let device = EmulatedGpu {
         memory: RefCell::default(),
         limits: options.arch.limits(),
-        options: Options { completion, ..Options::default() },
+        options: run,
         counts: RefCell::default(),
     };
     let identity = DeviceIdentity {
@@ -170,7 +196,7 @@ impl Device for EmulatedGpu {
         let memory = &mut *self.memory.borrow_mut();
         let report = launch_with(&function.module, &function.entry, config, &params, memory, &self.options)
             .map_err(|fault| DeviceError::Fault(fault.to_string()))?;
-        let counts = report.rows().collect();
+        let counts = report.rows().into_iter().collect();
         self.counts.borrow_mut().push(LaunchCounts { variant: function.id.clone(), counts });
         Ok(())
     }

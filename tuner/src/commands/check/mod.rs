@@ -110,7 +110,12 @@ fn suites(args: &CheckArgs) -> Result<Vec<Suite>, Failure> {
 
 fn emulated(args: &CheckArgs, arch: EmulatedArch, completion: CompletionName) -> Result<Suite, Failure> {
     let eager = completion == CompletionName::Eager;
-    let options = EmulatorOptions { arch, kernel_cache: args.kernel_cache.clone(), eager };
+    let options = EmulatorOptions {
+        arch,
+        kernel_cache: args.kernel_cache.clone(),
+        eager,
+        ..EmulatorOptions::default()
+    };
     let backend = emulator_backend(&options)?;
     backend.kernels_ready()?;
     let name = format!("emulator {} {}", arch.name(), if eager { "eager" } else { "late" });

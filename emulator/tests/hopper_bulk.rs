@@ -92,7 +92,7 @@ fn swizzled(swizzle: Swizzle, at: usize) -> usize {
         Swizzle::B64 => lines & 3,
         Swizzle::B128 => lines,
     };
-    at / 128 * 128 + (at % 128 / 16 ^ flips) * 16 + at % 16
+    at / 128 * 128 + ((at % 128 / 16) ^ flips) * 16 + at % 16
 }
 
 /// Runs a body with the map's address as first parameter; the output has `output` bytes of zeros.

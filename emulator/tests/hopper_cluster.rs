@@ -1,7 +1,5 @@
 //! Clusters: ranks, shared memory of other CTAs, barriers, multicast; and what the report of each misuse says.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 mod hopper;
 
 use hopper::{bytes, cluster, fault, kernel, launch_in, modes, options, run, says, threads, wait, words};
@@ -146,7 +144,7 @@ DONE:
             let (cta, place) = (at / 32, at as u32 % 32 * 48);
             // 128-byte swizzle: rows of 32 words, chunks of four.
             let (row, column) = (place / 128, place % 128 / 4);
-            let expected = if cta == 2 { u32::MAX } else { row * 32 + (column ^ row % 8 * 4) };
+            let expected = if cta == 2 { u32::MAX } else { row * 32 + (column ^ (row % 8 * 4)) };
             assert_eq!(*found, expected, "{at}");
         }
     }

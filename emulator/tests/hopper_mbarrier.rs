@@ -1,7 +1,5 @@
 //! mbarriers: phases, states, bytes; and what the report of each misuse says.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 mod hopper;
 
 use hopper::{fault, options, run, run_bytes, says, threads, wait};

@@ -1,7 +1,5 @@
 //! The small instructions of sm_90: elections, matrix stores, register counts, fences, hints.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 mod hopper;
 
 use hopper::{fault, kernel, options, run, run_bytes, says, threads};

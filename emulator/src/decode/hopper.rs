@@ -248,7 +248,8 @@ fn create_policy(r: &mut Reader<'_, '_>) -> Decoded<Hopper> {
     let d = r.destination(Scalar::B64)?;
     if range {
         r.address(Space::Global)?;
-        (r.source(Scalar::U32)?, r.source(Scalar::U32)?);
+        r.source(Scalar::U32)?;
+        r.source(Scalar::U32)?;
     }
     if r.left() > 0 {
         r.source(Scalar::F32)?;

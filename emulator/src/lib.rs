@@ -1,6 +1,6 @@
 //! Runs PTX on the CPU: parses a module, decodes its kernels, executes them warp by warp, and reports what a GPU would
-//! silently let pass: reads of memory nobody wrote, accesses outside every allocation, a `cp.async` nobody waited for,
-//! lanes that miss a `.sync` operation, barriers that never open.
+//! silently let pass: reads of memory nobody wrote, accesses outside every allocation, asynchronous copies and products
+//! nobody waited for, lanes that miss a `.sync` operation, barriers that never open.
 //!
 //! The crate knows PTX and nothing of the kernels it runs. What it models, and what it does not, is in
 //! `docs/emulator.md`.
@@ -27,7 +27,7 @@
 //! let module = Module::parse("double.ptx", ptx)?;
 //! let mut memory = Memory::new();
 //! let data = memory.alloc_from(&[1, 0, 0, 0, 2, 0, 0, 0]);
-//! let config = LaunchConfig { grid: [1, 1, 1], block: [2, 1, 1], dynamic_shared_bytes: 0 };
+//! let config = LaunchConfig { grid: [1, 1, 1], block: [2, 1, 1], ..LaunchConfig::default() };
 //! launch(&module, "double", config, &[Param::Ptr(data)], &mut memory)?;
 //! assert_eq!(memory.read(data, 8)?, [2, 0, 0, 0, 4, 0, 0, 0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -38,6 +38,7 @@ mod decode;
 mod diagnostic;
 mod exec;
 mod fault;
+mod hopper;
 mod kind;
 mod launch;
 mod lexer;
@@ -47,6 +48,7 @@ mod parser;
 mod program;
 mod report;
 mod scalar;
+mod tensor_map;
 
 pub use diagnostic::Diagnostic;
 pub use fault::{CodePlace, DataRace, Earlier, Fault, FaultKind, MemorySpace, Waiting};
@@ -55,3 +57,4 @@ pub use launch::{Completion, LaunchConfig, Numerics, Options, Param, launch, lau
 pub use memory::{DevicePtr, Memory, MemoryError};
 pub use module::Module;
 pub use report::{Counters, Coverage, Report};
+pub use tensor_map::{OutOfBounds, Swizzle, TensorElement, TensorMap, TensorMapError};

@@ -46,6 +46,20 @@ pub struct Counters {
     pub shared_wavefronts: u64,
     /// Wavefronts beyond that least number: bank conflicts.
     pub shared_conflicts: u64,
+    /// `wgmma` executed, once for each warpgroup.
+    pub wgmma: u64,
+    /// Additions and multiplications of `wgmma`.
+    pub wgmma_flops: u64,
+    /// Bytes bulk copies read from global memory (a multicast counts once), fills outside the tensor included.
+    pub bulk_load_bytes: u64,
+    /// Bytes bulk copies and reductions wrote to global memory.
+    pub bulk_store_bytes: u64,
+    /// Bytes bulk copies, `st.async` and `red.async` moved between CTAs of a cluster.
+    pub bulk_cluster_bytes: u64,
+    /// Waits for an mbarrier that saw its phase end, once for each warp.
+    pub mbarrier_waits: u64,
+    /// Arrivals of warps at the barrier of their cluster.
+    pub cluster_arrivals: u64,
 }
 
 impl Counters {
@@ -68,6 +82,13 @@ impl Counters {
         self.shared_requests += other.shared_requests;
         self.shared_wavefronts += other.shared_wavefronts;
         self.shared_conflicts += other.shared_conflicts;
+        self.wgmma += other.wgmma;
+        self.wgmma_flops += other.wgmma_flops;
+        self.bulk_load_bytes += other.bulk_load_bytes;
+        self.bulk_store_bytes += other.bulk_store_bytes;
+        self.bulk_cluster_bytes += other.bulk_cluster_bytes;
+        self.mbarrier_waits += other.mbarrier_waits;
+        self.cluster_arrivals += other.cluster_arrivals;
     }
 
     /// Every counter by name, in a fixed order.
@@ -92,14 +113,25 @@ impl Counters {
             shared_requests,
             shared_wavefronts,
             shared_conflicts,
+            wgmma,
+            wgmma_flops,
+            bulk_load_bytes,
+            bulk_store_bytes,
+            bulk_cluster_bytes,
+            mbarrier_waits,
+            cluster_arrivals,
         } = *self;
         vec![
             ("ctas", ctas),
             ("thread_instructions", thread_instructions),
             ("mma", mma),
+            ("wgmma", wgmma),
+            ("wgmma_flops", wgmma_flops),
             ("ldmatrix", ldmatrix),
             ("barriers", barriers),
             ("barrier_waits", barrier_waits),
+            ("mbarrier_waits", mbarrier_waits),
+            ("cluster_arrivals", cluster_arrivals),
             ("global_load_requests", global_load_requests),
             ("global_load_sectors", global_load_sectors),
             ("global_load_bytes", global_load_bytes),
@@ -110,6 +142,9 @@ impl Counters {
             ("shared_wavefronts", shared_wavefronts),
             ("shared_conflicts", shared_conflicts),
             ("shared_bytes", shared_bytes),
+            ("bulk_load_bytes", bulk_load_bytes),
+            ("bulk_store_bytes", bulk_store_bytes),
+            ("bulk_cluster_bytes", bulk_cluster_bytes),
             ("local_bytes", local_bytes),
             ("unwaited_copies", unwaited_copies),
         ]
@@ -143,6 +178,8 @@ pub struct Report {
     pub by_opcode: BTreeMap<String, u64>,
     /// For each instruction of the kernel, in the order of the text: PTX line and how often a warp executed it.
     pub by_line: Vec<(u32, u64)>,
+    /// What ran without its effect being modelled, and what to do about it.
+    pub notes: Vec<String>,
 }
 
 impl Report {

@@ -33,7 +33,8 @@ fn run(ptx: &str, blocks: usize, options: &Options) -> Result<(), Box<Fault>> {
     params.extend([blocks, blocks, blocks, seqlen, seqlen].map(|size| Param::U32(size as u32)));
     params.push(Param::F32(0.125));
     let grid = [blocks as u32, HEADS as u32, 1];
-    let config = LaunchConfig { grid, block: [128, 1, 1], dynamic_shared_bytes: 40960 };
+    let config =
+        LaunchConfig { grid, block: [128, 1, 1], dynamic_shared_bytes: 40960, ..LaunchConfig::default() };
     launch_with(&module, "nabla_attention_sparse", config, &params, &mut memory, options)
         .map(|_| ())
         .map_err(Box::new)

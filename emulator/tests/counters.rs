@@ -269,7 +269,8 @@ LOOP:
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         let mut memory = Memory::new();
         let params = [Param::Ptr(memory.alloc(4)), Param::Ptr(memory.alloc(4))];
-        let config = LaunchConfig { grid: [50, 1, 1], block: [64, 1, 1], dynamic_shared_bytes: 8192 };
+        let config =
+            LaunchConfig { grid: [50, 1, 1], block: [64, 1, 1], dynamic_shared_bytes: 8192, cluster: [1; 3] };
         pool.install(|| launch(&module, "k", config, &params, &mut memory).unwrap_or_else(|f| panic!("{f}")))
     };
     let (one, five) = (run(1), run(5));

@@ -26,7 +26,8 @@ impl Case {
         let input: Vec<u32> = (0..1024).collect();
         let params = [memory.alloc_from(&bytes(&input)), memory.alloc_from(&[0; 4096])].map(Param::Ptr);
         let block = [self.threads, 1, 1];
-        let config = LaunchConfig { grid: [self.ctas, 1, 1], block, dynamic_shared_bytes: 1024 };
+        let config =
+            LaunchConfig { grid: [self.ctas, 1, 1], block, dynamic_shared_bytes: 1024, cluster: [1; 3] };
         launch_with(&module, "k", config, &params, &mut memory, options).map(|_| ()).map_err(Box::new)
     }
 

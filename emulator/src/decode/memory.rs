@@ -71,16 +71,6 @@ pub(super) fn decode(r: &mut Reader<'_, '_>) -> Decoded<Option<Op>> {
             }
             Op::Fence(!narrow)
         }
-        "fence" => {
-            for modifier in [".sc", ".acq_rel", ".acquire", ".release"] {
-                r.accept(modifier);
-            }
-            let narrow = r.accept(".cta") || r.accept(".cluster");
-            if !narrow && !r.accept(".gpu") {
-                r.accept(".sys");
-            }
-            Op::Fence(!narrow)
-        }
         "prefetch" => {
             for modifier in [".L1", ".L2", ".L2::evict_last", ".L2::evict_normal"] {
                 r.accept(modifier);

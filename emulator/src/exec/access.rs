@@ -1,5 +1,6 @@
 //! Loads, stores, atomics, asynchronous copies and matrix loads of a warp.
 
+use super::asynchronous::SharedPlace;
 use super::lanes::{LANES, bits2, lanes_of};
 use super::race::{Range, Region, lanes_agree};
 use super::step::Machine;
@@ -17,10 +18,36 @@ enum Spot {
     Global(u64),
     Shared(u64),
     Local(u64),
+    /// Shared memory of a CTA of the cluster.
+    Peer(SharedPlace),
+}
+
+/// Addresses in the shared window from here on name a CTA of the cluster.
+const PEERS: u64 = 1 << 24;
+
+impl Machine<'_> {
+    /// Number of a warp among those of the cluster.
+    #[inline(always)]
+    pub(super) fn race_warp(&self, warp: &Warp) -> usize {
+        self.first_warp + warp.id as usize
+    }
+
+    #[inline(always)]
+    fn spot(&self, space: Space, address: u64) -> Result<Spot, FaultKind> {
+        let found = spot(space, address);
+        match (space, found) {
+            (Space::Shared, _) => Ok(found),
+            (_, Spot::Shared(inside)) if inside >= PEERS => {
+                self.place(Space::Cluster, inside).map(Spot::Peer)
+            }
+            _ => Ok(found),
+        }
+    }
 }
 
 fn spot(space: Space, address: u64) -> Spot {
     match space {
+        Space::Cluster => Spot::Shared(address),
         Space::Shared => Spot::Shared(address),
         Space::Local => Spot::Local(address),
         Space::Generic if address.wrapping_sub(SHARED_BASE) < WINDOW => Spot::Shared(address - SHARED_BASE),
@@ -47,12 +74,15 @@ pub(super) fn addresses(warp: &Warp, address: Address, mask: u32) -> Ran<[u64; L
     Ok(out)
 }
 
-/// The bytes of an access for the race checker; local memory is of one thread alone.
-fn range(spot: Spot, bytes: u32) -> Option<Range> {
+/// The bytes of an access by a CTA for the race checker; local memory is of one thread alone.
+fn range(rank: u32, spot: Spot, bytes: u32) -> Option<Range> {
     let bytes = u64::from(bytes);
     match spot {
         Spot::Global(start) => Some(Range { region: Region::Global, start, bytes }),
-        Spot::Shared(start) => Some(Range { region: Region::Shared(0), start, bytes }),
+        Spot::Shared(start) => Some(Range { region: Region::of(rank), start, bytes }),
+        Spot::Peer(place) => {
+            Some(Range { region: Region::of(place.rank), start: u64::from(place.address), bytes })
+        }
         Spot::Local(_) => None,
     }
 }
@@ -63,12 +93,27 @@ fn sign_extend(value: u64, bytes: u32, register: u8) -> u64 {
     extended & (u64::MAX >> (64 - u32::from(register)))
 }
 
+impl Spot {
+    #[inline(always)]
+    fn offset(self, bytes: u64) -> Self {
+        match self {
+            Self::Global(address) => Self::Global(address.wrapping_add(bytes)),
+            Self::Shared(address) => Self::Shared(address.wrapping_add(bytes)),
+            Self::Local(address) => Self::Local(address.wrapping_add(bytes)),
+            Self::Peer(place) => {
+                Self::Peer(SharedPlace { address: place.address.wrapping_add(bytes as u32), ..place })
+            }
+        }
+    }
+}
+
 impl Machine<'_> {
     fn aligned(&self, spot: Spot, bytes: u32) -> Result<(), FaultKind> {
         let (space, address) = match spot {
             Spot::Global(address) => (MemorySpace::Global, address),
             Spot::Shared(address) => (MemorySpace::Shared, address),
             Spot::Local(address) => (MemorySpace::Local, address),
+            Spot::Peer(place) => (MemorySpace::Shared, u64::from(place.address)),
         };
         if address & u64::from(bytes - 1) == 0 {
             Ok(())
@@ -78,7 +123,7 @@ impl Machine<'_> {
     }
 
     fn read(
-        &self,
+        &mut self,
         warp: &Warp,
         lane: usize,
         spot: Spot,
@@ -88,6 +133,7 @@ impl Machine<'_> {
         match spot {
             Spot::Shared(address) => self.shared.load_bits(address, bytes),
             Spot::Local(address) => warp.local[lane].load_bits(address, bytes),
+            Spot::Peer(place) => self.peer(place.rank)?.load_bits(u64::from(place.address), bytes),
             Spot::Global(address) => {
                 let found = self.memory.find(address, bytes, last)?;
                 match self.memory.load(found, bytes) {
@@ -113,6 +159,7 @@ impl Machine<'_> {
         match spot {
             Spot::Shared(address) => self.shared.store_bits(address, bytes, value),
             Spot::Local(address) => warp.local[lane].store_bits(address, bytes, value),
+            Spot::Peer(place) => self.peer(place.rank)?.store_bits(u64::from(place.address), bytes, value),
             Spot::Global(address) => {
                 let found = self.memory.find(address, bytes, last)?;
                 self.memory.store(found, bytes, value);
@@ -125,16 +172,19 @@ impl Machine<'_> {
         let addresses = addresses(warp, access.address, mask)?;
         let (bytes, count) = (u32::from(access.bytes), u32::from(access.count));
         self.counters.request(Direction::Load, access.space, &addresses, mask, bytes * count);
+        let agent = self.race_warp(warp);
         let mut last = None;
         let mut values = [[0; LANES]; 4];
         for lane in lanes_of(mask) {
-            let whole = spot(access.space, addresses[lane]);
+            let whole = at_lane(self.spot(access.space, addresses[lane]), lane)?;
             at_lane(self.aligned(whole, bytes * count), lane)?;
-            if let (Some(race), Some(range)) = (&mut self.race, range(whole, bytes * count)) {
-                at_lane(race.read(warp.id as usize, range, warp.pc, access.order), lane)?;
+            if let (Some(race), Some(range)) =
+                (&mut self.cluster.race, range(self.rank, whole, bytes * count))
+            {
+                at_lane(race.read(agent, range, warp.pc, access.order), lane)?;
             }
             for i in 0..count {
-                let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
+                let part = whole.offset(u64::from(i * bytes));
                 let value = at_lane(self.read(warp, lane, part, bytes, &mut last), lane)?;
                 let extended = if access.signed { sign_extend(value, bytes, access.register) } else { value };
                 values[i as usize][lane] = extended;
@@ -173,18 +223,22 @@ impl Machine<'_> {
         for (slot, value) in access.slots.iter().zip(&mut values).take(count as usize) {
             *value = get(warp, *slot, access.register == 64, mask)?;
         }
-        if self.race.is_some() && !access.order.strong() {
+        if self.cluster.race.is_some() && !access.order.strong() {
             self.agreement(access, &addresses, &values, mask)?;
         }
+        let agent = self.race_warp(warp);
         let mut last = None;
+        self.cluster.effects += 1;
         for lane in lanes_of(mask) {
-            let whole = spot(access.space, addresses[lane]);
+            let whole = at_lane(self.spot(access.space, addresses[lane]), lane)?;
             at_lane(self.aligned(whole, bytes * count), lane)?;
-            if let (Some(race), Some(range)) = (&mut self.race, range(whole, bytes * count)) {
-                at_lane(race.write(warp.id as usize, range, warp.pc, access.order), lane)?;
+            if let (Some(race), Some(range)) =
+                (&mut self.cluster.race, range(self.rank, whole, bytes * count))
+            {
+                at_lane(race.write(agent, range, warp.pc, access.order), lane)?;
             }
             for i in 0..count {
-                let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
+                let part = whole.offset(u64::from(i * bytes));
                 at_lane(self.write(warp, lane, part, bytes, values[i as usize][lane], &mut last), lane)?;
             }
         }
@@ -202,7 +256,7 @@ impl Machine<'_> {
         let (mut shared, mut global) = (0, 0);
         for lane in lanes_of(mask) {
             match spot(access.space, addresses[lane]) {
-                Spot::Shared(_) => shared |= 1 << lane,
+                Spot::Shared(_) | Spot::Peer(_) => shared |= 1 << lane,
                 Spot::Global(_) => global |= 1 << lane,
                 Spot::Local(_) => {}
             }
@@ -224,15 +278,17 @@ impl Machine<'_> {
         let bytes = atomic.scalar.bytes();
         self.counters.request(Direction::Store, atomic.space, &addresses, mask, bytes);
         let mut old = [0; LANES];
+        self.cluster.effects += 1;
         let memory = self.memory;
         let _others_wait = memory.exclusive();
+        let agent = self.race_warp(warp);
         let mut last = None;
         // Lanes act one after the other, in their order: one of the orders the hardware may choose.
         for lane in lanes_of(mask) {
-            let at = spot(atomic.space, addresses[lane]);
+            let at = at_lane(self.spot(atomic.space, addresses[lane]), lane)?;
             at_lane(self.aligned(at, bytes), lane)?;
-            if let (Some(race), Some(range)) = (&mut self.race, range(at, bytes)) {
-                at_lane(race.atomic(warp.id as usize, range, warp.pc, atomic.order), lane)?;
+            if let (Some(race), Some(range)) = (&mut self.cluster.race, range(self.rank, at, bytes)) {
+                at_lane(race.atomic(agent, range, warp.pc, atomic.order), lane)?;
             }
             old[lane] = at_lane(self.read(warp, lane, at, bytes, &mut last), lane)?;
             let new = combine(atomic.op, atomic.scalar, old[lane], b[lane], c[lane]);
@@ -262,6 +318,7 @@ impl Machine<'_> {
         self.counters.global(Direction::Load, &sources, reading, read);
         let written = u64::from(mask.count_ones() * u32::from(bytes));
         self.counters.shared(&targets, mask, u32::from(bytes), written);
+        let agent = self.race_warp(warp);
         let mut last = None;
         for lane in lanes_of(mask) {
             let size = sizes[lane];
@@ -276,14 +333,17 @@ impl Machine<'_> {
             if size > 0 {
                 at_lane(self.source(sources[lane], size, &mut last).map(|_| ()), lane)?;
             }
-            if let Some(race) = &mut self.race {
-                let to = Range { region: Region::Shared(0), start: targets[lane], bytes: u64::from(bytes) };
+            if let Some(race) = &mut self.cluster.race {
+                let region = Region::of(self.rank);
+                let to = Range { region, start: targets[lane], bytes: u64::from(bytes) };
                 let from = Range { region: Region::Global, start: sources[lane], bytes: u64::from(size) };
-                let copy = (warp.id as usize, lane, warp.groups[lane]);
+                let copy = (agent, lane, warp.groups[lane]);
                 at_lane(race.copy(copy, to, from, warp.pc), lane)?;
             }
             at_lane(self.shared.begin_copy(targets[lane], u32::from(bytes)), lane)?;
+            warp.state.copies += 1;
             warp.copies.push(PendingCopy {
+                number: warp.state.copies,
                 lane: lane as u8,
                 bytes,
                 source_bytes: size as u8,
@@ -362,13 +422,14 @@ impl Machine<'_> {
             }
         }
         self.counters.shared(&addresses, used, 16, 128 * u64::from(count));
+        let (agent, region) = (self.race_warp(warp), Region::of(self.rank));
         for (matrix, slot) in slots.iter().enumerate().take(usize::from(count)) {
             let mut rows = [[0_u8; 16]; 8];
             for (row, data) in rows.iter_mut().enumerate() {
                 let lane = matrix * 8 + row;
-                if let Some(race) = &mut self.race {
-                    let row = Range { region: Region::Shared(0), start: addresses[lane], bytes: 16 };
-                    at_lane(race.read(warp.id as usize, row, warp.pc, Order::default()), lane)?;
+                if let Some(race) = &mut self.cluster.race {
+                    let row = Range { region, start: addresses[lane], bytes: 16 };
+                    at_lane(race.read(agent, row, warp.pc, Order::default()), lane)?;
                 }
                 *data = at_lane(self.shared.load::<16>(addresses[lane]), lane)?;
             }
@@ -404,7 +465,7 @@ pub(super) fn get(warp: &Warp, slot: Slot, wide: bool, mask: u32) -> Ran<[u64; L
     if wide { warp.wide(slot, mask).copied() } else { Ok(warp.narrow(slot, mask)?.map(u64::from)) }
 }
 
-fn combine(op: AtomOp, scalar: Scalar, old: u64, b: u64, c: u64) -> u64 {
+pub(super) fn combine(op: AtomOp, scalar: Scalar, old: u64, b: u64, c: u64) -> u64 {
     let mask = u64::MAX >> (64 - scalar.bits());
     let signed = |x: u64| if scalar.bits() == 32 { i64::from(x as u32 as i32) } else { x as i64 };
     let ordered = |less: bool| match (op, less) {

@@ -3,7 +3,7 @@
 /// Warp-instructions of one turn.
 const TURN: u32 = 1 << 14;
 
-/// Turns of a CTA's warps.
+/// Turns of the warps of a cluster.
 pub(super) struct Schedule {
     order: Vec<usize>,
     /// State of the generator; `None` keeps the order and the full length.
@@ -11,9 +11,9 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Each CTA has turns of its own, whatever CPU thread runs it.
-    pub(super) fn new(seed: Option<u64>, cta: u32, warps: usize) -> Self {
-        let state = seed.map(|seed| seed ^ (u64::from(cta) + 1).wrapping_mul(0xd1b5_4a32_d192_ed03));
+    /// Each cluster has turns of its own, whatever CPU thread runs it.
+    pub(super) fn new(seed: Option<u64>, cluster: u64, warps: usize) -> Self {
+        let state = seed.map(|seed| seed ^ (cluster + 1).wrapping_mul(0xd1b5_4a32_d192_ed03));
         Self { order: (0..warps).collect(), state }
     }
 

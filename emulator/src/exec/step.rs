@@ -1,8 +1,9 @@
 //! The interpreter's loop: one warp, one instruction after the other, all lanes at once.
 
+use super::asynchronous::ClusterState;
 use super::collective::{match_all, match_any, reduce, shuffle, vote};
+use super::hopper::Next;
 use super::lanes::{LANES, bits2, map1, map3};
-use super::race::Race;
 use super::shared::Scratch;
 use super::warp::{Path, Ran, Warp, stop};
 use super::{convert, float, integer, mma};
@@ -30,8 +31,15 @@ pub(crate) struct Machine<'l> {
     /// Unwritten registers and memory read as whatever is there.
     pub(crate) lenient: bool,
     pub(crate) numerics: Numerics,
-    /// Looks for data races.
-    pub(crate) race: Option<Box<Race>>,
+    /// What the CTAs of its cluster share, during a turn.
+    pub(crate) cluster: Box<ClusterState>,
+    /// Of the CTA in its cluster.
+    pub(crate) rank: u32,
+    /// Number of its first warp among those of the cluster.
+    pub(crate) first_warp: usize,
+    pub(crate) threads: u32,
+    /// Registers of a thread when the kernel starts, if they are known.
+    pub(crate) entry_registers: Option<u32>,
 }
 
 /// Why a warp gave its turn back.
@@ -40,6 +48,11 @@ pub(crate) enum Turn<'l> {
     /// It used up its steps.
     Over,
     Barrier(&'l Barrier),
+    /// It asked for something that has not happened, and goes on to ask again.
+    Poll,
+    /// It cannot go on before what its state tells has happened.
+    Blocked,
+    ClusterArrival,
     Done,
 }
 
@@ -79,6 +92,9 @@ fn run_body<'l>(machine: &mut Machine<'l>, warp: &mut Warp, steps: u32) -> Ran<T
                 None => return stop(FaultKind::Divergence(Vec::new()), None),
             }
         }
+        if let Some(slots) = kernel.touched.get(warp.pc as usize) {
+            warp.state.flight.touch(kernel, slots)?;
+        }
         machine.executed[warp.pc as usize] += 1;
         machine.counters.thread_instructions += u64::from(mask.count_ones());
         match &instr.op {
@@ -98,6 +114,7 @@ fn run_body<'l>(machine: &mut Machine<'l>, warp: &mut Warp, steps: u32) -> Ran<T
                 if warp.mask != 0 {
                     warp.pc += 1;
                 } else if warp.others.is_empty() {
+                    machine.leave(warp)?;
                     return Ok(Turn::Done);
                 } else if !warp.resume(&kernel.code)? {
                     return stop(FaultKind::Divergence(Vec::new()), None);
@@ -108,6 +125,26 @@ fn run_body<'l>(machine: &mut Machine<'l>, warp: &mut Warp, steps: u32) -> Ran<T
                 machine.counters.barriers += 1;
                 return Ok(Turn::Barrier(barrier));
             }
+            Op::Hopper(op) => match machine.hopper(warp, op, mask)? {
+                Next::Go => {}
+                Next::Poll => {
+                    warp.pc += 1;
+                    warp.rotate();
+                    return Ok(Turn::Poll);
+                }
+                Next::Wait(block) => {
+                    // It is executed again, and counted then.
+                    machine.executed[warp.pc as usize] -= 1;
+                    machine.counters.thread_instructions -= u64::from(mask.count_ones());
+                    let here = warp.pc;
+                    warp.state.block = Some((block, here));
+                    return Ok(if warp.rotate() { Turn::Poll } else { Turn::Blocked });
+                }
+                Next::ClusterArrival => {
+                    warp.pc += 1;
+                    return Ok(Turn::ClusterArrival);
+                }
+            },
             op => execute(machine, warp, op, mask)?,
         }
         warp.pc += 1;
@@ -329,15 +366,17 @@ fn execute(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ra
         }
         Op::CopyWait(count) => {
             let groups = warp.groups;
-            if let Some(race) = &mut machine.race {
-                race.wait_copies(warp.id as usize, mask, |lane| groups[lane].saturating_sub(count));
+            let agent = machine.race_warp(warp);
+            if let Some(race) = &mut machine.cluster.race {
+                race.wait_copies(agent, mask, |lane| groups[lane].saturating_sub(count));
             }
             machine
                 .land(warp, mask, |copy| copy.group < groups[usize::from(copy.lane)].saturating_sub(count))?;
         }
         Op::CopyWaitAll => {
-            if let Some(race) = &mut machine.race {
-                race.wait_copies(warp.id as usize, mask, |_| u32::MAX);
+            let agent = machine.race_warp(warp);
+            if let Some(race) = &mut machine.cluster.race {
+                race.wait_copies(agent, mask, |_| u32::MAX);
             }
             machine.land(warp, mask, |_| true)?;
         }
@@ -484,8 +523,9 @@ fn rare(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ran<(
         Op::LoadParam(ref access) => machine.load_param(warp, access, mask)?,
         Op::Atomic(ref atomic) => machine.atomic(warp, atomic, mask)?,
         Op::Fence(device) => {
-            if let Some(race) = &mut machine.race {
-                race.fence(warp.id as usize, device);
+            let agent = machine.race_warp(warp);
+            if let Some(race) = &mut machine.cluster.race {
+                race.fence(agent, device);
             }
         }
         Op::Vote { f, d, p, negated } => vote(warp, f, d, (p, negated), mask)?,
@@ -495,12 +535,15 @@ fn rare(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ran<(
         Op::ActiveMask(d) => warp.set_narrow(d, mask, &[mask; LANES]),
         Op::IsSpace { space, p, a } => {
             let addresses = super::access::addresses(warp, a, mask)?;
-            let shared = |x: u64| x.wrapping_sub(SHARED_BASE) < WINDOW;
+            let cluster = |x: u64| x.wrapping_sub(SHARED_BASE) < WINDOW;
+            let shared =
+                |x: u64| machine.place(Space::Generic, x).is_ok_and(|place| place.rank == machine.rank);
             let local = |x: u64| x.wrapping_sub(LOCAL_BASE) < WINDOW;
             let inside = |x: u64| match space {
                 Space::Shared => shared(x),
+                Space::Cluster => cluster(x),
                 Space::Local => local(x),
-                _ => !shared(x) && !local(x),
+                _ => !cluster(x) && !local(x),
             };
             let value = bits2(&addresses, &addresses, |x, _| inside(x));
             warp.set_predicate(p, mask, value);

@@ -37,7 +37,7 @@ impl Counters {
     ) {
         let all = |lanes: u32| u64::from(lanes.count_ones() * bytes);
         let (shared, local) = match space {
-            Space::Shared => (mask, 0),
+            Space::Shared | Space::Cluster => (mask, 0),
             Space::Local => (0, mask),
             Space::Generic => split(addresses, mask),
             Space::Global | Space::Param => (0, 0),

@@ -78,7 +78,8 @@ pub struct EmulatorOptions {
     pub races: bool,
     /// Whether matrix products are summed as tensor cores of the architecture do, and not in the fastest way.
     pub chip_numerics: bool,
-    /// Seed of the order in which warps take turns; `None` takes the order of their numbers.
+    /// Seed of the order in which warps take turns and asynchronous work completes; `None` takes the order of the warps'
+    /// numbers.
     pub schedule_seed: Option<u64>,
 }
 
@@ -104,6 +105,7 @@ pub fn emulator_backend(options: &EmulatorOptions) -> Result<Box<dyn KernelBacke
         completion: if options.eager { Completion::Eager } else { Completion::Late },
         races: options.races,
         numerics: if options.chip_numerics { options.arch.numerics() } else { Numerics::Fast },
+        seed: options.schedule_seed.unwrap_or(0),
         schedule_seed: options.schedule_seed,
         ..Options::default()
     };
@@ -191,6 +193,7 @@ impl Device for EmulatedGpu {
             grid,
             block: [function.threads, 1, 1],
             dynamic_shared_bytes: function.shared_bytes,
+            ..LaunchConfig::default()
         };
         let params: Vec<Param> = arguments.contents().map(Param::Bytes).collect();
         let memory = &mut *self.memory.borrow_mut();

@@ -24,7 +24,7 @@ type Page = [Slots<Trace, 2>; PAGE as usize];
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Trace {
-    /// Number of the CTA in its grid.
+    /// Number of the CTA, or of the cluster, in its grid.
     cta: u32,
     code: u32,
     mask: u16,
@@ -93,15 +93,16 @@ impl Slots<Trace, 2> {
     }
 }
 
-/// A race with an earlier CTA: what, at which instruction, of which warp.
+/// A race with an earlier CTA: what, at which instruction, of which warp of which CTA of the cluster.
 pub(crate) struct Clash {
     pub(crate) kind: FaultKind,
     pub(crate) pc: u32,
-    pub(crate) warp: u32,
+    pub(crate) warp: Option<u32>,
+    pub(crate) rank: usize,
 }
 
 impl Race {
-    /// Compares what the CTA of this number did to global memory with what other CTAs did, at its end.
+    /// Compares what the CTA or cluster of this number did to global memory with what others did, at its end.
     pub(crate) fn finish(&self, launch: &Launch, cta: u32, grid: [u32; 3]) -> Result<(), Box<Clash>> {
         for (page, cells) in self.global.iter() {
             let shard = &launch.shards[(page % SHARDS) as usize];
@@ -114,14 +115,16 @@ impl Race {
                     if let Err(earlier) = traces.meet(new) {
                         let overlap = earlier.mask & new.mask;
                         let start = (page * PAGE + at as u64) * GRANULE;
-                        let side = |trace: Trace| Side {
-                            cta: trace.cta,
-                            warp: u32::from(trace.warp),
-                            code: trace.code,
+                        let (rank, warp) = self.split(usize::from(earlier.warp));
+                        let earlier = Side {
+                            cta: self.place.of_number(earlier.cta, grid).cta(rank as u32),
+                            warp,
+                            code: earlier.code,
                         };
-                        let kind = conflict_of_ctas(start, overlap, side(new), side(earlier), grid);
-                        let (pc, warp) = (new.code >> PC_SHIFT, u32::from(new.warp));
-                        return Err(Box::new(Clash { kind, pc, warp }));
+                        let kind = conflict_of_ctas(start, overlap, new.code, earlier);
+                        let (rank, warp) = self.split(usize::from(new.warp));
+                        let (pc, warp) = (new.code >> PC_SHIFT, Some(warp));
+                        return Err(Box::new(Clash { kind, pc, warp, rank }));
                     }
                 }
             }

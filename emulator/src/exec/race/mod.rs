@@ -39,7 +39,8 @@
 //! Asynchronous operations: `let op = race.issue_async(warp, queue, &reads, &writes, pc)?` when issued, and where their
 //! completion is signalled `barrier_clock.join(&race.complete(op))`; who waits does `race.acquire(warp, &barrier_clock)`,
 //! who arrives `barrier_clock.join(&race.release(warp))`. Warps are numbered through all CTAs of a cluster
-//! (rank x warps of a CTA + warp), shared memory by the CTA's rank.
+//! (rank x warps of a CTA + warp), shared memory by the CTA's rank. Who calls what for which instruction is in
+//! `exec/events.rs` and `exec/order.rs`.
 
 mod clock;
 mod grid;
@@ -78,6 +79,38 @@ pub(crate) enum Region {
     Global,
 }
 
+impl Region {
+    /// Shared memory of the CTA of this rank; clusters have 16 at most.
+    #[inline(always)]
+    pub(crate) fn of(rank: u32) -> Self {
+        Self::Shared(rank as u16)
+    }
+}
+
+/// Where the CTAs that share clocks lie in the grid, for reports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Coordinates of the first.
+    pub(crate) first: [u32; 3],
+    /// CTAs along each axis.
+    pub(crate) shape: [u32; 3],
+}
+
+impl Place {
+    /// The place of the CTAs with another number, counted over the grid along x, then y, then z.
+    pub(super) fn of_number(&self, number: u32, grid: [u32; 3]) -> Self {
+        let [x, y, _]: [u32; 3] = std::array::from_fn(|axis| grid[axis] / self.shape[axis].max(1));
+        let at = [number % x, number / x % y, number / x / y];
+        Self { first: std::array::from_fn(|axis| at[axis] * self.shape[axis]), ..*self }
+    }
+
+    pub(super) fn cta(&self, rank: u32) -> [u32; 3] {
+        let [x, y, _] = self.shape;
+        let offset = [rank % x, rank / x % y, rank / x / y];
+        std::array::from_fn(|axis| self.first[axis] + offset[axis])
+    }
+}
+
 /// Bytes in one memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
@@ -100,6 +133,8 @@ struct Group {
     group: u32,
     time: u32,
     lanes: u32,
+    /// An mbarrier tracks these, and none that follow.
+    closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -141,9 +176,11 @@ pub(crate) struct Race {
     published: Times,
     /// Times of the tensor-core queues.
     tensor: Vec<u32>,
-    /// Last time of each slot for asynchronous operations, and the slots that rest or are free, the longest first.
-    slots: Vec<u32>,
+    /// Of each slot for asynchronous operations the warps that issued them, one for each time, and the slots that rest or
+    /// are free, the longest first.
+    slots: Vec<Vec<u16>>,
     resting: VecDeque<Agent>,
+    place: Place,
 }
 
 impl Race {
@@ -158,14 +195,16 @@ impl Race {
             tensor: Vec::new(),
             slots: Vec::new(),
             resting: VecDeque::new(),
+            place: Place { first: [0; 3], shape: [ctas as u32, 1, 1] },
         };
         race.warps.resize_with(ctas * warps, WarpClocks::default);
-        race.restart(shared);
+        race.restart(shared, race.place);
         race
     }
 
     /// Forgets everything: the next CTA or cluster starts.
-    pub(crate) fn restart(&mut self, shared: usize) {
+    pub(crate) fn restart(&mut self, shared: usize, place: Place) {
+        self.place = place;
         for cells in &mut self.shared {
             cells.clear();
             cells.resize_with(shared.div_ceil(GRANULE as usize), SharedCell::default);
@@ -217,10 +256,33 @@ impl Race {
     }
 
     /// `fence.proxy.async`: asynchronous operations come after all that generic accesses come after.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for operations of the async proxy"))]
     pub(crate) fn fence_proxy_async(&mut self, warp: usize) {
         let clock = self.release(warp);
         self.warps[warp].visible.join(&clock.generic);
+    }
+
+    /// `fence.mbarrier_init`: asynchronous operations see the eight bytes at this address as the warp wrote them.
+    pub(crate) fn fence_barrier(&mut self, warp: usize, region: Region, address: u32) {
+        let Region::Shared(rank) = region else { return };
+        let address = u64::from(address);
+        let Some(cell) = self.shared[usize::from(rank)].get_mut((address / GRANULE) as usize) else { return };
+        let object = 0xff << (address % GRANULE);
+        for mark in cell.iter_mut() {
+            // As written in both proxies.
+            if usize::from(mark.agent) == warp && mark.is(WRITE) && mark.mask & object != 0 {
+                mark.code |= ASYNC;
+            }
+        }
+    }
+
+    /// What a relaxed arrival hands over: what lies before the warp's last fence.
+    pub(crate) fn fenced(&self, warp: usize) -> Option<&Clock> {
+        self.warps[warp].fenced.as_ref()
+    }
+
+    /// A relaxed wait: takes effect at the warp's next fence.
+    pub(crate) fn acquire_at_fence(&mut self, warp: usize, clock: &Clock) {
+        self.warps[warp].pending.join(clock);
     }
 
     /// `fence` or `membar`; `device` when it works beyond the cluster.
@@ -286,14 +348,14 @@ impl Race {
     ) -> Result<(), FaultKind> {
         let agent = self.copies(warp);
         let clocks = &mut self.warps[warp];
-        let time = match clocks.groups.iter_mut().find(|entry| entry.group == group) {
+        let time = match clocks.groups.iter_mut().find(|entry| entry.group == group && !entry.closed) {
             Some(entry) => {
                 entry.lanes |= 1 << lane;
                 entry.time
             }
             None => {
                 clocks.copied += 1;
-                clocks.groups.push(Group { group, time: clocks.copied, lanes: 1 << lane });
+                clocks.groups.push(Group { group, time: clocks.copied, lanes: 1 << lane, closed: false });
                 clocks.copied
             }
         };
@@ -320,7 +382,6 @@ impl Race {
 
     /// What an asynchronous operation that the warp issues touches; `queue` is the number of a warp whose tensor-core
     /// operations end in order, `None` gives the operation an order of its own.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for operations of the async proxy"))]
     pub(crate) fn issue_async(
         &mut self,
         warp: usize,
@@ -329,38 +390,72 @@ impl Race {
         writes: &[Range],
         pc: u32,
     ) -> Result<Op, FaultKind> {
-        let op = match queue {
-            Some(queue) => {
-                self.tensor[queue] += 1;
-                Op { agent: (2 * self.warps.len() + queue) as Agent, time: self.tensor[queue] }
-            }
-            None => self.take_slot(),
-        };
-        for (ranges, kind) in [(reads, ASYNC), (writes, ASYNC | WRITE)] {
-            for range in ranges {
-                let mark = Mark { time: op.time, code: pc << PC_SHIFT | kind, agent: op.agent, mask: 0 };
-                self.touch(warp, *range, mark)?;
-            }
+        let op = self.begin(warp, queue);
+        let touched = reads.iter().map(|range| (*range, false));
+        for (range, write) in touched.chain(writes.iter().map(|range| (*range, true))) {
+            self.touch_async(warp, op, range, write, pc)?;
         }
         Ok(op)
     }
 
-    fn take_slot(&mut self) -> Op {
-        let first = self.first_slot();
-        if self.resting.len() > RESTING_SLOTS
-            && let Some(agent) = self.resting.pop_front()
-        {
-            let time = &mut self.slots[usize::from(agent) - first];
-            *time += 1;
-            return Op { agent, time: *time };
+    /// What a reduction that the warp issues touches: its writes do not race with others of their kind.
+    pub(crate) fn issue_reduction(
+        &mut self,
+        warp: usize,
+        reads: &[Range],
+        updates: &[Range],
+        pc: u32,
+    ) -> Result<Op, FaultKind> {
+        let op = self.begin(warp, None);
+        for range in reads {
+            self.touch_async(warp, op, *range, false, pc)?;
         }
-        self.slots.push(1);
-        Op { agent: (first + self.slots.len() - 1) as Agent, time: 1 }
+        let code = pc << PC_SHIFT | ASYNC | WRITE | STRONG | DEVICE;
+        for range in updates {
+            self.touch(warp, *range, Mark { time: op.time, code, agent: op.agent, mask: 0 })?;
+        }
+        Ok(op)
+    }
+
+    fn begin(&mut self, warp: usize, queue: Option<usize>) -> Op {
+        let Some(queue) = queue else { return self.take_slot(warp) };
+        self.tensor[queue] += 1;
+        Op { agent: (2 * self.warps.len() + queue) as Agent, time: self.tensor[queue] }
+    }
+
+    fn touch_async(
+        &mut self,
+        warp: usize,
+        op: Op,
+        range: Range,
+        write: bool,
+        pc: u32,
+    ) -> Result<(), FaultKind> {
+        let code = pc << PC_SHIFT | ASYNC | if write { WRITE } else { 0 };
+        self.touch(warp, range, Mark { time: op.time, code, agent: op.agent, mask: 0 })
+    }
+
+    fn take_slot(&mut self, warp: usize) -> Op {
+        let first = self.first_slot();
+        // An operation nobody waits for keeps its slot. Should all be taken, the last one serves again: later operations
+        // then seem to end before earlier ones do, which can only hide something.
+        let full = first + self.slots.len() > usize::from(Agent::MAX);
+        let rested = self.resting.len() > RESTING_SLOTS || full;
+        let agent = match if rested { self.resting.pop_front() } else { None } {
+            Some(agent) => agent,
+            None if full => Agent::MAX,
+            None => {
+                self.slots.push(Vec::new());
+                (first + self.slots.len() - 1) as Agent
+            }
+        };
+        let issuers = &mut self.slots[usize::from(agent) - first];
+        issuers.push(warp as u16);
+        Op { agent, time: issuers.len() as u32 }
     }
 
     /// What the end of an operation hands to those who wait for it: the operation, and those before it in its queue.
     /// The clock of an operation without a queue must be asked for once.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for operations of the async proxy"))]
     pub(crate) fn complete(&mut self, op: Op) -> Clock {
         if usize::from(op.agent) >= self.first_slot() {
             self.resting.push_back(op.agent);
@@ -372,10 +467,22 @@ impl Race {
     }
 
     /// What an mbarrier gets that tracks the copies a warp has issued (`cp.async.mbarrier.arrive`).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for mbarriers"))]
-    pub(crate) fn copies_clock(&self, warp: usize) -> Clock {
+    pub(crate) fn copies_clock(&mut self, warp: usize) -> Clock {
+        let agent = self.copies(warp);
+        let clocks = &mut self.warps[warp];
+        // Copies that follow into the same group have a time of their own.
+        if let Some(at) = clocks.groups.iter().position(|entry| !entry.closed) {
+            let open = clocks.groups[at];
+            match clocks.groups[..at].iter_mut().find(|entry| entry.group == open.group) {
+                Some(older) => {
+                    older.lanes |= open.lanes;
+                    clocks.groups.remove(at);
+                }
+                None => clocks.groups[at].closed = true,
+            }
+        }
         let mut clock = Clock::default();
-        clock.generic.raise(self.copies(warp), self.warps[warp].copied);
+        clock.generic.raise(agent, clocks.copied);
         clock
     }
 

@@ -153,7 +153,7 @@ fn the_ctas_of_a_cluster_have_one_set_of_clocks_and_a_memory_each() {
     meet(&mut race, &[1, 3]);
     assert_eq!(kind(race.write(1, remote, 2, PLAIN)), "clean");
     assert_eq!(kind(race.read(2, remote, 3, PLAIN)), "race");
-    race.restart(256);
+    race.restart(256, race.place);
     assert_eq!(kind(race.read(2, remote, 3, PLAIN)), "clean");
 }
 

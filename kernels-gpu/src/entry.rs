@@ -205,12 +205,12 @@ mod chosen {
 #[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
 mod chosen {
     use super::*;
+    use crate::hopper::GROUP_ROWS;
     use crate::kernels::{
         attention::QueryTile,
         hopper::{self, Job, Maps, Results},
         union::{AllKeys, Union, list_of_lane},
     };
-    use crate::hopper::GROUP_ROWS;
 
     const C: Constants = Chosen::CONSTANTS;
 

@@ -237,7 +237,9 @@ impl Instance {
                 }
                 let alone = c.warps == GROUP_WARPS && c.consumers() == 1;
                 if c.warps != (c.consumers() + 1) * GROUP_WARPS && !alone {
-                    return Err("warps are 4 for each 64 rows and 4 that load; a single warpgroup may load for itself");
+                    return Err(
+                        "warps are 4 for each 64 rows and 4 that load; a single warpgroup may load for itself",
+                    );
                 }
             }
             Kernel::AttentionPlain => {}
@@ -285,10 +287,7 @@ impl Instance {
             self.constants;
         let (arch, dtype) = (self.kernel.arch().name(), dtype.name());
         match self.kernel {
-            Kernel::AttentionSparse
-            | Kernel::AttentionDense
-            | Kernel::HopperSparse
-            | Kernel::HopperDense => {
+            Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::HopperSparse | Kernel::HopperDense => {
                 let kind = if self.kernel.is_sparse() { "bsfwd" } else { "dnfwd" };
                 write!(out, "{kind}_{arch}_m{block_m}_n{block_n}_d{head_dim}_{dtype}_s{stages}_w{warps}")?;
             }
@@ -424,19 +423,36 @@ pub const INSTANCES: &[Instance] = &[
     dense([128, 64, 128, 2], Dtype::Bf16),
     dense([128, 64, 128, 2], Dtype::F16),
 
-    // One warpgroup, several blocks of threads a multiprocessor.
+    // Hopper: one warpgroup, several blocks of threads a multiprocessor.
     hopper_sparse([64, 64,  64, 3], Dtype::Bf16).without_producer().with_ctas(3),
     hopper_sparse([64, 64, 128, 3], Dtype::Bf16).without_producer().with_ctas(2),
     hopper_sparse([64, 64,  64, 3], Dtype::F16).without_producer().with_ctas(3),
     hopper_sparse([64, 64, 128, 3], Dtype::F16).without_producer().with_ctas(2),
-    // One warpgroup that loads, one to three that compute.
-    hopper_sparse([ 64, 64,  64, 4], Dtype::Bf16).with_ctas(2),
+    // A warpgroup that loads, one to three that compute.
+    hopper_sparse([ 64, 64,  64, 6], Dtype::Bf16).with_ctas(2),
     hopper_sparse([128, 64,  64, 6], Dtype::Bf16),
     hopper_sparse([192, 64,  64, 6], Dtype::Bf16),
+    hopper_sparse([128, 64,  96, 6], Dtype::Bf16),
     hopper_sparse([ 64, 64, 128, 3], Dtype::Bf16).with_ctas(2),
-    hopper_sparse([128, 64, 128, 5], Dtype::Bf16),
+    hopper_sparse([128, 64, 128, 6], Dtype::Bf16),
     hopper_sparse([192, 64, 128, 5], Dtype::Bf16),
+    hopper_sparse([ 64, 64,  64, 6], Dtype::F16).with_ctas(2),
+    hopper_sparse([128, 64,  64, 6], Dtype::F16),
+    hopper_sparse([192, 64,  64, 6], Dtype::F16),
+    hopper_sparse([128, 64,  96, 6], Dtype::F16),
+    hopper_sparse([ 64, 64, 128, 3], Dtype::F16).with_ctas(2),
+    hopper_sparse([128, 64, 128, 6], Dtype::F16),
+    hopper_sparse([192, 64, 128, 5], Dtype::F16),
+    // Mask blocks of 128 keys.
+    hopper_sparse([128, 128,  64, 4], Dtype::Bf16),
+    hopper_sparse([128, 128, 128, 2], Dtype::Bf16),
+
+    hopper_dense([128, 128,  64, 4], Dtype::Bf16),
+    hopper_dense([192, 64,   64, 6], Dtype::Bf16),
+    hopper_dense([128, 128,  96, 3], Dtype::Bf16),
     hopper_dense([128, 128, 128, 2], Dtype::Bf16),
+    hopper_dense([128, 128,  64, 4], Dtype::F16),
+    hopper_dense([128, 128, 128, 2], Dtype::F16),
 
     Instance::tokens(Kernel::AttentionPlain,  64, Dtype::Bf16),
     Instance::tokens(Kernel::AttentionPlain,  96, Dtype::Bf16),

@@ -60,6 +60,18 @@ pub(crate) fn opaque(x: u32) -> u32 {
     y
 }
 
+/// Returns once `x`, a number that is not negative, is known: what it depends on is computed before what follows.
+///
+/// A wait for asynchronous work orders nothing but that work, so the assembler places it as early as it can. A branch on
+/// the number holds it back ("setp", "trap").
+#[inline(always)]
+pub(crate) fn settle(x: f32) {
+    // SAFETY: a negative number is a mistake that ends the kernel; NaN passes.
+    unsafe {
+        asm!("{{ .reg .pred p; setp.lt.f32 p, {}, 0f00000000; @p trap; }}", in(reg32) x, options(nostack))
+    }
+}
+
 /// Ends the kernel with an error the driver reports ("Miscellaneous Instructions: trap").
 #[inline(always)]
 pub(crate) fn trap() -> ! {

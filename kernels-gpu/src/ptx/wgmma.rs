@@ -225,8 +225,14 @@ pub(crate) fn keep_operands(steps: u32, a: &mut Operands) {
         let [p, q, r, s] = &mut a[k];
         // SAFETY: a comment. Operands must be named.
         unsafe {
-            asm!("// {} {} {} {}", inout(reg32) *p, inout(reg32) *q, inout(reg32) *r, inout(reg32) *s,
-                options(nomem, nostack));
+            asm!(
+                "// {} {} {} {}",
+                inout(reg32) * p,
+                inout(reg32) * q,
+                inout(reg32) * r,
+                inout(reg32) * s,
+                options(nomem, nostack)
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    config::WARP_ROWS,
     hopper::{GROUP_WARPS, Turn},
     kernels::{
         attention::QueryTile,
@@ -13,7 +14,6 @@ use crate::{
         rows::{self, Fragments, Scale},
     },
     layout::{CHUNK_BYTES, CHUNK_ELEMENTS, accumulator_element},
-    config::WARP_ROWS,
     panels::STEP,
     ptx::{
         self, Device, hopper,
@@ -78,6 +78,8 @@ impl<C: Config> Consumer<C> {
                     wgmma::wait_accumulators::<1>(c.block_n, &mut scores);
                     ring.leave_keys(turn);
                     let corrections = self.weigh(&mut scores, keys, &mut rows);
+                    // The exponentials are for the time the product takes.
+                    ptx::settle(rows[0].sum + rows[1].sum);
 
                     wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
                     wgmma::keep_operands(c.block_n / STEP, &mut weights);

@@ -115,7 +115,7 @@ impl Tile {
     pub const fn by_columns(self, address: u32, step: u32) -> u64 {
         let steps = self.panel_columns() / STEP;
         let at = step / steps * self.panel_bytes() + step % steps * (2 * STEP);
-        descriptor(address + at, 1, self.descriptor_high())
+        descriptor(address, at, 1, self.descriptor_high())
     }
 
     /// Returns the descriptor of the operand whose depth is the tokens, for one k-step: V of the output.
@@ -124,15 +124,17 @@ impl Tile {
     #[inline(always)]
     pub const fn by_rows(self, address: u32, step: u32) -> u64 {
         let at = step * STEP * self.swizzle().bytes();
-        descriptor(address + at, self.panel_bytes() >> 4, self.descriptor_high())
+        descriptor(address, at, self.panel_bytes() >> 4, self.descriptor_high())
     }
 }
 
-/// Puts a descriptor together; base offset 0, tiles being aligned.
+/// Puts a descriptor together, of what is `at` bytes into a tile; base offset 0, tiles being aligned.
+///
+/// The distance is added last: a tile's descriptors are one number and constants.
 #[inline(always)]
-const fn descriptor(address: u32, leading: u32, high: u32) -> u64 {
-    // Addresses of shared memory end far below 2^18: no mask.
-    (high as u64) << 32 | (leading << 16 | address >> 4) as u64
+const fn descriptor(address: u32, at: u32, leading: u32, high: u32) -> u64 {
+    // Addresses of shared memory end far below 2^18: no mask, and no carry into the next field.
+    ((high as u64) << 32 | (leading << 16 | address >> 4) as u64) + (at >> 4) as u64
 }
 
 #[cfg(test)]

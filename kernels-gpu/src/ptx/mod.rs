@@ -60,15 +60,20 @@ pub(crate) fn opaque(x: u32) -> u32 {
     y
 }
 
-/// Returns once `x`, a number that is not negative, is known: what it depends on is computed before what follows.
+/// Returns once `x`, a number that is not negative, is known in all lanes: what it depends on is computed before what
+/// follows.
 ///
 /// A wait for asynchronous work orders nothing but that work, so the assembler places it as early as it can. A branch on
-/// the number holds it back ("setp", "trap").
+/// the number holds it back; a vote, so that the branch is known to be the warp's ("vote.sync", "trap").
+///
+/// # Safety
+/// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) fn settle(x: f32) {
-    // SAFETY: a negative number is a mistake that ends the kernel; NaN passes.
+pub(crate) unsafe fn settle(x: f32) {
+    // SAFETY: the caller's; a negative number is a mistake that ends the kernel, NaN passes.
     unsafe {
-        asm!("{{ .reg .pred p; setp.lt.f32 p, {}, 0f00000000; @p trap; }}", in(reg32) x, options(nostack))
+        asm!("{{ .reg .pred p; setp.lt.f32 p, {}, 0f00000000; vote.sync.any.pred p, p, 0xffffffff; @p trap; }}",
+            in(reg32) x, options(nostack));
     }
 }
 

@@ -5,9 +5,8 @@ use super::{
     producer::{Feeder, copy_tile},
 };
 use crate::{
-    config::Config,
-    config::WARP_ROWS,
-    hopper::{GROUP_WARPS, Turn},
+    config::{Config, WARP_ROWS},
+    hopper::{GROUP_WARPS, Note, Turn},
     kernels::{
         attention::QueryTile,
         lanes::quad_sum,
@@ -54,20 +53,24 @@ impl<C: Config> Consumer<C> {
             let mut out = [[0.0; 4]; 16];
             let mut rows = [OnlineRow::EMPTY; 2];
             let mut turn = Turn::FIRST;
-            let mut keys = self.next_wanted(&mut turn);
-            if keys != 0 {
-                // The first tile: nothing to overlap with.
+            loop {
+                let mut note = self.skip_unwanted(&mut turn);
+                if note.keys() == 0 {
+                    break;
+                }
+                // A tile with none before it: there is nothing to overlap with.
                 let mut scores = self.start_scores(turn);
                 wgmma::wait_accumulators::<0>(c.block_n, &mut scores);
                 ring.leave_keys(turn);
-                self.weigh(&mut scores, keys, &mut rows);
+                let corrections = self.weigh(&mut scores, note, &mut rows);
+                rows::rescale(&mut out, c.head_dim, corrections);
                 let mut weights = self.round(&scores);
                 let mut held = turn;
                 turn = turn.next(c.stages);
 
                 loop {
-                    keys = self.next_wanted(&mut turn);
-                    if keys == 0 {
+                    note = ring.wait_for_keys(turn);
+                    if !self.wants(note) {
                         break;
                     }
                     // S of this tile and, behind it, O += P V of the tile before.
@@ -77,19 +80,21 @@ impl<C: Config> Consumer<C> {
 
                     wgmma::wait_accumulators::<1>(c.block_n, &mut scores);
                     ring.leave_keys(turn);
-                    let corrections = self.weigh(&mut scores, keys, &mut rows);
+                    let corrections = self.weigh(&mut scores, note, &mut rows);
                     // The exponentials are for the time the product takes.
                     ptx::settle(rows[0].sum + rows[1].sum);
 
                     wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
                     wgmma::keep_operands(c.block_n / STEP, &mut weights);
                     ring.leave_values(held);
+                    feeder.slot_is_left();
                     rows::rescale(&mut out, c.head_dim, corrections);
                     weights = self.round(&scores);
                     held = turn;
                     turn = turn.next(c.stages);
                 }
 
+                // Before tiles are skipped: the producer may need this slot for them.
                 self.start_output(held, &mut out, &weights);
                 wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
                 ring.leave_values(held);
@@ -153,26 +158,31 @@ impl<C: Config> Consumer<C> {
         unsafe { hopper::warpgroup_barrier(1 + self.index) }
     }
 
-    /// Goes to the next tile that this consumer wants, leaving others, and returns its keys; 0 after the last.
+    /// Says whether this consumer has to do with a tile.
+    #[inline(always)]
+    fn wants(&self, note: Note) -> bool {
+        // Nobody lists what nobody wants: a single consumer wants all.
+        note.keys() != 0 && (const { C::CONSTANTS.consumers() } == 1 || note.is_for(self.index))
+    }
+
+    /// Leaves tiles that this consumer does not want, and returns the note of the next that it does, or the end.
     ///
     /// # Safety
     /// As for [`Consumer::run`].
     #[inline(always)]
-    unsafe fn next_wanted(&self, turn: &mut Turn) -> u32 {
-        let c = const { C::CONSTANTS };
+    unsafe fn skip_unwanted(&self, turn: &mut Turn) -> Note {
         loop {
             // SAFETY: the caller's.
             unsafe {
                 let note = self.ring.wait_for_keys(*turn);
-                // Nobody lists what nobody wants: a single consumer wants all.
-                if note.keys() == 0 || c.consumers() == 1 || note.is_for(self.index) {
-                    return note.keys();
+                if note.keys() == 0 || self.wants(note) {
+                    return note;
                 }
                 self.ring.leave_keys(*turn);
                 self.ring.wait_for_values(*turn);
                 self.ring.leave_values(*turn);
             }
-            *turn = turn.next(c.stages);
+            *turn = turn.next(const { C::CONSTANTS.stages });
         }
     }
 
@@ -221,10 +231,10 @@ impl<C: Config> Consumer<C> {
     /// # Safety
     /// As for [`Consumer::run`].
     #[inline(always)]
-    unsafe fn weigh(&self, scores: &mut Fragments, keys: u32, rows: &mut [OnlineRow; 2]) -> [f32; 2] {
+    unsafe fn weigh(&self, scores: &mut Fragments, note: Note, rows: &mut [OnlineRow; 2]) -> [f32; 2] {
         let c = const { C::CONSTANTS };
-        if keys < c.block_n {
-            rows::mask(scores, c.block_n, keys, ptx::thread() % 32);
+        if note.keys() < c.block_n {
+            rows::mask(scores, c.block_n, note.keys(), ptx::thread() % 32);
         }
         // SAFETY: the caller's.
         unsafe { rows::weigh(scores, c.block_n, rows, self.scale) }

@@ -6,7 +6,7 @@ use crate::{
     hopper::{Note, Turn},
     kernels::union::SharedWalk,
     panels::Tile,
-    ptx::hopper,
+    ptx::{self, hopper},
 };
 
 /// A walk and the place in the ring where its next tile goes.
@@ -92,11 +92,14 @@ pub(super) trait Feeder {
     /// All threads of the consumer come here, with barriers made.
     unsafe fn start(&mut self);
 
-    /// Fills the slot that was left an iteration ago.
+    /// Fills the slot that was left an iteration ago, if any.
     ///
     /// # Safety
-    /// As for [`Feeder::start`]; once an iteration, after a tile of an earlier one was left.
+    /// As for [`Feeder::start`].
     unsafe fn refill(&mut self);
+
+    /// Tells that this warp has left a slot: keys and values, in the order of tiles.
+    fn slot_is_left(&mut self);
 }
 
 /// The producer is another warpgroup's.
@@ -108,36 +111,63 @@ impl Feeder for Separate {
 
     #[inline(always)]
     unsafe fn refill(&mut self) {}
+
+    #[inline(always)]
+    fn slot_is_left(&mut self) {}
 }
 
 /// The producer is the first warp of the only consumer.
+///
+/// It waits for the other warps to leave a slot, too, so it fills that an iteration later: they have left it then.
 pub(super) struct Inline<C, W> {
     /// Whether this is that warp, and there are tiles left.
     active: bool,
+    /// Whether there is a slot to fill.
+    due: bool,
     producer: Producer<C, W>,
 }
 
 impl<C: Config, W: SharedWalk> Inline<C, W> {
     #[inline(always)]
     pub(super) fn new(is_first_warp: bool, producer: Producer<C, W>) -> Self {
-        Self { active: is_first_warp, producer }
+        Self { active: is_first_warp, due: false, producer }
+    }
+
+    /// Fills the next slot, unless the end has been told.
+    ///
+    /// # Safety
+    /// As for [`Producer::run`], if this is the first warp.
+    #[inline(always)]
+    unsafe fn fill(&mut self) {
+        if self.active {
+            // SAFETY: the caller's.
+            self.active = unsafe { self.producer.fill() };
+        }
     }
 }
 
 impl<C: Config, W: SharedWalk> Feeder for Inline<C, W> {
     #[inline(always)]
     unsafe fn start(&mut self) {
-        for _ in 0..const { C::CONSTANTS.stages } {
+        let mut slot = 0;
+        // Not unrolled: once is enough in the code.
+        while slot < ptx::opaque(const { C::CONSTANTS.stages }) {
             // SAFETY: the caller's.
-            unsafe { self.refill() };
+            unsafe { self.fill() };
+            slot += 1;
         }
     }
 
     #[inline(always)]
     unsafe fn refill(&mut self) {
-        if self.active {
+        if self.due {
             // SAFETY: the caller's.
-            self.active = unsafe { self.producer.fill() };
+            unsafe { self.fill() };
         }
+    }
+
+    #[inline(always)]
+    fn slot_is_left(&mut self) {
+        self.due = true;
     }
 }

@@ -5,11 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::exec::{Cta, CtaFault, Grid};
+use crate::exec::{Cluster, CtaFault, Grid};
 use crate::fault::{Fault, FaultKind, Waiting};
+use crate::hopper::Hopper;
 use crate::memory::{DevicePtr, Memory};
 use crate::module::Module;
-use crate::program::Kernel;
+use crate::program::{Kernel, Op};
 use crate::report::{Counters, Report};
 use crate::scalar::Scalar;
 
@@ -22,6 +23,16 @@ pub struct LaunchConfig {
     pub block: [u32; 3],
     /// Bytes behind the kernel's static shared memory.
     pub dynamic_shared_bytes: u32,
+    /// CTAs of a cluster along x, y, z; they divide the grid. All ones: no clusters, unless the kernel requires them
+    /// (`.reqnctapercluster`).
+    pub cluster: [u32; 3],
+}
+
+impl Default for LaunchConfig {
+    /// One CTA of one thread, no dynamic shared memory, no clusters.
+    fn default() -> Self {
+        Self { grid: [1; 3], block: [1; 3], dynamic_shared_bytes: 0, cluster: [1; 3] }
+    }
 }
 
 /// Holds one kernel argument.
@@ -57,10 +68,11 @@ impl Param {
     }
 }
 
-/// When the data of an asynchronous copy arrives.
+/// When asynchronous work (copies, bulk copies, `wgmma`) completes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completion {
-    /// At the wait that covers it, the latest moment PTX allows: a missing wait shows.
+    /// At the latest moment PTX allows: `cp.async` and `wgmma` at the wait that covers them, bulk copies one by one in
+    /// an order that the seed chooses when no warp can go on without them. A missing wait shows.
     #[default]
     Late,
     /// At once: a buffer that is overwritten while others still read it shows.
@@ -70,8 +82,10 @@ pub enum Completion {
 /// Chooses what a launch checks and how long it may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// When asynchronous copies land.
+    /// When asynchronous work completes.
     pub completion: Completion,
+    /// Chooses among the orders in which asynchronous work may complete; the same seed gives the same run.
+    pub seed: u64,
     /// Lets kernels read registers and memory nobody has written (as zero or old data) instead of faulting. Shared memory
     /// is checked always.
     pub allow_uninitialised: bool,
@@ -84,6 +98,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             completion: Completion::Late,
+            seed: 0,
             allow_uninitialised: false,
             instruction_budget: 1_000_000_000_000,
         }
@@ -124,6 +139,8 @@ pub fn launch_with(
         let known: Vec<&str> = module.entries().collect();
         return Err(refuse(format!("the module has no kernel of this name, only {known:?}")));
     };
+    let cluster = cluster_shape(kernel, &config).map_err(refuse)?;
+    let config = LaunchConfig { cluster, ..config };
     check(kernel, config, &module.target).map_err(refuse)?;
     let params = lay_out(kernel, params).map_err(refuse)?;
     let globals = memory.globals(module.id, &module.decoding.globals);
@@ -137,12 +154,47 @@ pub fn launch_with(
         dynamic_shared: config.dynamic_shared_bytes,
         eager: options.completion == Completion::Eager,
         lenient: options.allow_uninitialised,
+        cluster,
+        explicit_cluster: kernel.limits.explicit_cluster
+            || kernel.limits.cluster.is_some()
+            || cluster != [1; 3],
+        seed: options.seed,
     };
     let (fault, counters, executed) = run(grid, options.instruction_budget);
     match fault {
         Some((cta, fault)) => Err(name(module, kernel, config.block, cta, fault)),
         None => Ok(report(module, kernel, counters, &executed)),
     }
+}
+
+/// The cluster shape that launch and kernel agree on.
+fn cluster_shape(kernel: &Kernel, config: &LaunchConfig) -> Result<[u32; 3], String> {
+    let given = config.cluster;
+    let shape = match kernel.limits.cluster {
+        Some(required) if given != [1; 3] && given != required => {
+            return Err(format!(
+                "the kernel requires clusters of {required:?} CTAs (.reqnctapercluster), not {given:?}"
+            ));
+        }
+        Some(required) => required,
+        None if kernel.limits.explicit_cluster && given == [1; 3] => {
+            return Err("the kernel needs a cluster shape (.explicitcluster): set `cluster`".to_owned());
+        }
+        None => given,
+    };
+    let size = shape.iter().fold(1_u64, |all, size| all.saturating_mul(u64::from(*size)));
+    if size == 0 || size > 16 {
+        return Err(format!("a cluster has 1 to 16 CTAs, not {size} ({shape:?})"));
+    }
+    if let Some(most) = kernel.limits.max_cluster_rank
+        && size > u64::from(most)
+    {
+        return Err(format!("the kernel allows clusters of {most} CTAs (.maxclusterrank), not {size}"));
+    }
+    if config.grid.iter().zip(shape).any(|(ctas, part)| !ctas.is_multiple_of(part)) {
+        return Err(format!("the grid {:?} is no multiple of the cluster {shape:?}", config.grid));
+    }
+    Ok(shape)
 }
 
 fn check(kernel: &Kernel, config: LaunchConfig, target: &str) -> Result<(), String> {
@@ -214,15 +266,16 @@ fn lay_out(kernel: &Kernel, params: &[Param]) -> Result<Vec<u8>, String> {
 type Outcome = (Option<([u32; 3], CtaFault)>, Counters, Vec<u64>);
 
 fn run<'l>(grid: Grid<'l>, budget: u64) -> Outcome {
-    let [x, y, z] = grid.grid.map(u64::from);
+    let shape = grid.cluster;
+    let [x, y, z]: [u64; 3] = std::array::from_fn(|axis| u64::from(grid.grid[axis] / shape[axis]));
     let spent = AtomicU64::new(0);
-    // CTAs above the lowest fault need not run: theirs would not be reported.
+    // Clusters above the lowest fault need not run: theirs would not be reported.
     let lowest = AtomicU64::new(u64::MAX);
     let fault = Mutex::new(None);
-    let start = || Cta::new(grid);
-    let one = |mut cta: Cta<'l>, index: u64| -> Cta<'l> {
+    let start = || Cluster::new(grid);
+    let one = |mut cluster: Cluster<'l>, index: u64| -> Cluster<'l> {
         if index > lowest.load(Relaxed) {
-            return cta;
+            return cluster;
         }
         let spend = |steps: u64| {
             if spent.fetch_add(steps, Relaxed) + steps > budget {
@@ -231,15 +284,16 @@ fn run<'l>(grid: Grid<'l>, budget: u64) -> Outcome {
                 Ok(())
             }
         };
-        let at = [index % x, index / x % y, index / x / y].map(|part| part as u32);
-        if let Err(found) = cta.run(at, spend) {
+        let at = [index % x, index / x % y, index / x / y];
+        let first = std::array::from_fn(|axis| at[axis] as u32 * shape[axis]);
+        if let Err(found) = cluster.run(first, index, spend) {
             let mut kept = fault.lock().unwrap_or_else(PoisonError::into_inner);
             if index < lowest.load(Relaxed) {
                 lowest.store(index, Relaxed);
-                *kept = Some((at, found));
+                *kept = Some(found);
             }
         }
-        cta
+        cluster
     };
     let add = |mut sum: (Counters, Vec<u64>), (counters, executed): (Counters, Vec<u64>)| {
         sum.0.add(&counters);
@@ -253,7 +307,7 @@ fn run<'l>(grid: Grid<'l>, budget: u64) -> Outcome {
     let (counters, executed) = (0..x * y * z)
         .into_par_iter()
         .fold(start, one)
-        .map(Cta::into_counts)
+        .map(Cluster::into_counts)
         .reduce(|| (Counters::default(), Vec::new()), add);
     let fault = fault.into_inner().unwrap_or_else(PoisonError::into_inner);
     (fault, counters, executed)
@@ -284,6 +338,28 @@ fn name(module: &Module, kernel: &Kernel, block: [u32; 3], cta: [u32; 3], fault:
     }
 }
 
+/// What was executed without an effect here that it has on a GPU.
+fn notes(kernel: &Kernel, executed: &[u64]) -> Vec<String> {
+    let ran = |wanted: fn(&Hopper) -> bool| {
+        kernel
+            .code
+            .iter()
+            .zip(executed)
+            .any(|(instr, count)| *count > 0 && matches!(&instr.op, Op::Hopper(op) if wanted(op)))
+    };
+    let mut notes = Vec::new();
+    if ran(|op| matches!(op, Hopper::GridControl)) {
+        let text = "griddepcontrol has no effect here: launches run one after the other";
+        notes.push(text.to_owned());
+    }
+    if kernel.entry_registers().is_none() && ran(|op| matches!(op, Hopper::SetRegisters { .. })) {
+        let text = "setmaxnreg is ignored by the assembler, which does not know the registers at entry: give the kernel \
+                    .maxntid, .reqntid or .maxnreg";
+        notes.push(text.to_owned());
+    }
+    notes
+}
+
 fn report(module: &Module, kernel: &Kernel, counters: Counters, executed: &[u64]) -> Report {
     let mut report = Report { counters, ..Report::default() };
     for (instr, count) in kernel.code.iter().zip(executed) {
@@ -293,6 +369,7 @@ fn report(module: &Module, kernel: &Kernel, counters: Counters, executed: &[u64]
         }
         report.by_line.push((module.source.position(instr.span.start).0, *count));
     }
+    report.notes = notes(kernel, executed);
     // The exit behind the last instruction is the emulator's own.
     report.by_line.pop();
     report

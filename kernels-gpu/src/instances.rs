@@ -236,6 +236,11 @@ impl Instance {
                     return Err("stages is 2 to 8: one slot in use, the others on their way");
                 }
                 let alone = c.warps == GROUP_WARPS && c.consumers() == 1;
+                if alone && c.stages < 3 {
+                    return Err(
+                        "a warpgroup that loads for itself has 3 stages or more: it fills a slot an iteration late",
+                    );
+                }
                 if c.warps != (c.consumers() + 1) * GROUP_WARPS && !alone {
                     return Err(
                         "warps are 4 for each 64 rows and 4 that load; a single warpgroup may load for itself",

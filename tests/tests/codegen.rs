@@ -57,7 +57,7 @@ fn every_instance_builds_and_keeps_its_promises() {
     let built = all_built(&compiler);
     let mut variants = built.iter();
     for instance in INSTANCES {
-        for (variant, arch) in variants.by_ref().zip(archs(instance)) {
+        for (arch, variant) in archs(instance).zip(variants.by_ref()) {
             assert_eq!(variant.arch, arch);
             let name = format!("{} for {}", variant.id, variant.arch);
             assert_eq!(variant.id, variant_id(instance));
@@ -177,11 +177,12 @@ fn machine_code_for_hopper_copies_boxes_and_keeps_products_in_flight() {
         let c = &instance.constants;
         // Boxes of queries, keys and values, for each panel.
         assert!(count("UTMALDG.3D") >= 3 * c.key_tile().panels() as usize, "{}: {opcodes:?}", built.id);
-        // The scores of the first tile and of others; the output of others and of the last.
-        let steps = 2 * (c.head_dim / 16 + c.block_n / 16) as usize;
-        assert_eq!(count("HGMMA."), steps, "{}: {opcodes:?}", built.id);
+        // The scores; the output behind scores, and that of a tile which none follows.
+        let steps = (c.head_dim / 16 + 2 * c.block_n / 16) as usize;
+        // A group of no products is a product of its own kind in machine code.
+        assert_eq!(count("HGMMA.") - count("HGMMA.64x8x16."), steps, "{}: {opcodes:?}", built.id);
         // Were products serialised, each would have a wait of its own.
-        assert!(count("WARPGROUP.DEPBAR") <= 4, "{}: {opcodes:?}", built.id);
+        assert!(count("WARPGROUP.DEPBAR") <= 3, "{}: {opcodes:?}", built.id);
         assert!(products_in_a_row(&sass) >= (c.head_dim / 16) as usize, "{}", built.id);
         assert_eq!(count("LDL") + count("STL"), 0, "{}: local memory", built.id);
     }

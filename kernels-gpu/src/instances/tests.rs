@@ -66,7 +66,7 @@ fn constants_that_do_not_go_together_are_refused() {
         change(&mut instance.constants);
         instance
     };
-    let refused: [(&str, Instance); 20] = [
+    let refused: [(&str, Instance); 21] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
@@ -85,6 +85,7 @@ fn constants_that_do_not_go_together_are_refused() {
         ("block_n is 64 or 128", hopper_with(|c| c.block_n = 96)),
         ("2 to 8", hopper_with(|c| c.stages = 9)),
         ("warps are 4 for each 64 rows", hopper_with(|c| c.warps = 8)),
+        ("3 stages or more", hopper_with(|c| (c.block_m, c.warps, c.stages) = (64, 4, 2))),
         ("227 KiB", hopper_with(|c| c.stages = 7)),
         ("228 KiB", hopper_with(|c| c.ctas_per_sm = 2)),
     ];

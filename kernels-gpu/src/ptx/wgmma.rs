@@ -218,6 +218,16 @@ pub(crate) unsafe fn wait_accumulators<const PENDING: u32>(n: u32, c: &mut Fragm
     }
 }
 
+/// Closes a group of no products, which a wait counts like any ("wgmma.commit_group").
+///
+/// # Safety
+/// All threads of the warpgroup come here.
+#[inline(always)]
+pub(crate) unsafe fn commit_nothing() {
+    // SAFETY: the caller's.
+    unsafe { asm!("wgmma.commit_group.sync.aligned;", options(nostack)) }
+}
+
 /// Keeps `a`, of `steps` k-steps, in its registers up to here: for after the wait for a product that reads it.
 #[inline(always)]
 pub(crate) fn keep_operands(steps: u32, a: &mut Operands) {

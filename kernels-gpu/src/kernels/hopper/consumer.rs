@@ -52,32 +52,24 @@ impl<C: Config> Consumer<C> {
 
             let mut out = [[0.0; 4]; 16];
             let mut rows = [OnlineRow::EMPTY; 2];
+            let mut weights: Operands = [[0; 4]; 8];
+            // The tile whose weights are known and whose P V has not started, if any.
+            let (mut held, mut holds) = (Turn::FIRST, 0);
             let mut turn = Turn::FIRST;
             loop {
-                let mut note = self.skip_unwanted(&mut turn);
-                if note.keys() == 0 {
-                    break;
-                }
-                // A tile with none before it: there is nothing to overlap with.
-                let mut scores = self.start_scores(turn);
-                wgmma::wait_accumulators::<0>(c.block_n, &mut scores);
-                ring.leave_keys(turn);
-                let corrections = self.weigh(&mut scores, note, &mut rows);
-                rows::rescale(&mut out, c.head_dim, corrections);
-                let mut weights = self.round(&scores);
-                let mut held = turn;
-                turn = turn.next(c.stages);
-
-                loop {
-                    note = ring.wait_for_keys(turn);
-                    if !self.wants(note) {
-                        break;
-                    }
-                    // S of this tile and, behind it, O += P V of the tile before.
+                // A number the compiler does not know: it would make a loop of each of its values, with its own products,
+                // and the assembler would no longer see what is the same in all lanes.
+                holds = ptx::opaque(holds);
+                let note = ring.wait_for_keys(turn);
+                if self.wants(note) {
                     let mut scores = self.start_scores(turn);
-                    self.start_output(held, &mut out, &weights);
-                    feeder.refill();
-
+                    // Behind S of this tile, O += P V of the one before.
+                    if holds != 0 {
+                        self.start_output(held, &mut out, &weights);
+                        feeder.refill();
+                    } else {
+                        wgmma::commit_nothing();
+                    }
                     wgmma::wait_accumulators::<1>(c.block_n, &mut scores);
                     ring.leave_keys(turn);
                     let corrections = self.weigh(&mut scores, note, &mut rows);
@@ -86,18 +78,29 @@ impl<C: Config> Consumer<C> {
 
                     wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
                     wgmma::keep_operands(c.block_n / STEP, &mut weights);
-                    ring.leave_values(held);
-                    feeder.slot_is_left();
+                    if holds != 0 {
+                        ring.leave_values(held);
+                        feeder.slot_is_left();
+                    }
                     rows::rescale(&mut out, c.head_dim, corrections);
                     weights = self.round(&scores);
-                    held = turn;
-                    turn = turn.next(c.stages);
+                    (held, holds) = (turn, 1);
+                } else {
+                    // Before tiles are skipped: the producer may need the held slot for them.
+                    if holds != 0 {
+                        self.start_output(held, &mut out, &weights);
+                        wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
+                        ring.leave_values(held);
+                        holds = 0;
+                    }
+                    if note.keys() == 0 {
+                        break;
+                    }
+                    ring.leave_keys(turn);
+                    ring.wait_for_values(turn);
+                    ring.leave_values(turn);
                 }
-
-                // Before tiles are skipped: the producer may need this slot for them.
-                self.start_output(held, &mut out, &weights);
-                wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
-                ring.leave_values(held);
+                turn = turn.next(c.stages);
             }
             if queries.rows != 0 {
                 self.store(queries, &out, &rows);
@@ -163,27 +166,6 @@ impl<C: Config> Consumer<C> {
     fn wants(&self, note: Note) -> bool {
         // Nobody lists what nobody wants: a single consumer wants all.
         note.keys() != 0 && (const { C::CONSTANTS.consumers() } == 1 || note.is_for(self.index))
-    }
-
-    /// Leaves tiles that this consumer does not want, and returns the note of the next that it does, or the end.
-    ///
-    /// # Safety
-    /// As for [`Consumer::run`].
-    #[inline(always)]
-    unsafe fn skip_unwanted(&self, turn: &mut Turn) -> Note {
-        loop {
-            // SAFETY: the caller's.
-            unsafe {
-                let note = self.ring.wait_for_keys(*turn);
-                if note.keys() == 0 || self.wants(note) {
-                    return note;
-                }
-                self.ring.leave_keys(*turn);
-                self.ring.wait_for_values(*turn);
-                self.ring.leave_values(*turn);
-            }
-            *turn = turn.next(const { C::CONSTANTS.stages });
-        }
     }
 
     /// Starts S = Q Kᵀ, unscaled, and returns where it will be.

@@ -5,12 +5,15 @@
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use nabla_emulator::{DevicePtr, LaunchConfig, Memory, Module, Param, launch};
+use nabla_emulator::{
+    Completion, DevicePtr, LaunchConfig, Memory, Module, Options, OutOfBounds, Param, Swizzle, TensorElement,
+    TensorMap, launch_with,
+};
 use nabla_host::{
     BlockMask, Dtype, Grid, Policy,
     backend::{AttentionOutput, Backend, Isa, Orders},
     codegen::{
-        KernelStore,
+        DEFAULT_ARCHS, KernelStore,
         instances::{INSTANCES, Instance, Kernel, Sizes},
         variant_id,
     },
@@ -21,18 +24,17 @@ use nabla_host::{
 };
 use nabla_tests::{cpu, generated};
 
-const ARCH: &str = "sm_80";
-
 /// A device: memory, and kernels run on it.
 struct Device {
     memory: Memory,
     store: KernelStore,
+    options: Options,
 }
 
 impl Device {
     fn new() -> Self {
         let store = KernelStore::open(None).unwrap_or_else(|e| panic!("{e}"));
-        Self { memory: Memory::new(), store }
+        Self { memory: Memory::new(), store, options: Options::default() }
     }
 
     fn upload(&mut self, bytes: &[u8]) -> DevicePtr {
@@ -46,14 +48,16 @@ impl Device {
 
     fn run(&mut self, instance: &Instance, sizes: &Sizes, params: &[Param]) {
         let id = variant_id(instance);
-        let built = self.store.get(instance, ARCH).unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
+        let arch = DEFAULT_ARCHS.into_iter().find(|arch| instance.kernel.arch().builds_for(arch).is_ok());
+        let built = self.store.get(instance, arch.unwrap()).unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
         let module = Module::parse(&id, &built.ptx).unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
         let config = LaunchConfig {
             grid: instance.grid(sizes),
             block: [instance.threads(), 1, 1],
             dynamic_shared_bytes: instance.shared_bytes(),
+            ..LaunchConfig::default()
         };
-        launch(&module, instance.entry(), config, params, &mut self.memory)
+        launch_with(&module, instance.entry(), config, params, &mut self.memory, &self.options)
             .unwrap_or_else(|e| panic!("{id}: {e}\n{e:?}"));
     }
 
@@ -93,8 +97,18 @@ fn dtype_of(instance: &Instance) -> Dtype {
 
 /// Runs an attention instance on a mask (`None`: dense) and holds it against float64.
 fn check_attention(instance: &Instance, qkv: &Qkv, orders: &Orders, mask: Option<&BlockMask>) {
+    check_attention_on(Device::new(), instance, qkv, qkv.problem().softmax_scale, orders, mask);
+}
+
+fn check_attention_on(
+    mut device: Device,
+    instance: &Instance,
+    qkv: &Qkv,
+    softmax_scale: f32,
+    orders: &Orders,
+    mask: Option<&BlockMask>,
+) {
     let problem = qkv.problem();
-    let mut device = Device::new();
     let q = in_block_order(qkv, &qkv.q.data, orders.q.source());
     let k = in_block_order(qkv, &qkv.k.data, orders.kv.source());
     let v = in_block_order(qkv, &qkv.v.data, orders.kv.source());
@@ -108,7 +122,7 @@ fn check_attention(instance: &Instance, qkv: &Qkv, orders: &Orders, mask: Option
     let lists =
         mask.map_or([Vec::new(), Vec::new()], |m| [as_words(m.kv_num_blocks()), as_words(m.kv_indices())]);
     let lists = lists.map(|words| device.words(&words));
-    let params = [
+    let mut params = vec![
         Param::Ptr(q),
         Param::Ptr(k),
         Param::Ptr(v),
@@ -123,8 +137,31 @@ fn check_attention(instance: &Instance, qkv: &Qkv, orders: &Orders, mask: Option
         Param::U32(mask.map_or(0, BlockMask::max_blocks) as u32),
         Param::U32(problem.seqlen_q as u32),
         Param::U32(problem.seqlen_k as u32),
-        Param::F32(problem.softmax_scale),
+        Param::F32(softmax_scale),
     ];
+    if let Some(maps) = instance.tensor_maps() {
+        let tensors = [(q, problem.seqlen_q), (k, problem.seqlen_k), (v, problem.seqlen_k)];
+        for (map, (address, tokens)) in maps.iter().zip(tensors) {
+            let (row, tokens) = (problem.head_dim as u64 * 2, tokens as u64);
+            let map = TensorMap {
+                element: match problem.dtype {
+                    Dtype::Bf16 => TensorElement::Bf16,
+                    _ => TensorElement::F16,
+                },
+                address,
+                sizes: vec![problem.head_dim as u64, tokens, problem.batch_heads() as u64],
+                strides: vec![row, row * tokens],
+                box_sizes: map.box_elements.to_vec(),
+                element_strides: vec![1; 3],
+                swizzle: match map.swizzle.bytes() {
+                    128 => Swizzle::B128,
+                    _ => Swizzle::B64,
+                },
+                out_of_bounds: OutOfBounds::Zero,
+            };
+            params.push(Param::Ptr(device.upload(&map.encode().unwrap())));
+        }
+    }
     let sizes = Sizes {
         batch_heads: problem.batch_heads() as u32,
         seqlen_q: problem.seqlen_q as u32,
@@ -139,8 +176,8 @@ fn check_attention(instance: &Instance, qkv: &Qkv, orders: &Orders, mask: Option
     };
     let ordered = mask.map(|mask| OrderedMask { mask, q_order: &orders.q, kv_order: &orders.kv });
     let sample = Arc::new(RowSample::all(problem.seqlen_q));
-    let oracle = Oracle::new(qkv, problem.softmax_scale, ordered, &sample);
-    let dense = attention(qkv, problem.softmax_scale, None, &sample, Arithmetic::Float64);
+    let oracle = Oracle::new(qkv, softmax_scale, ordered, &sample);
+    let dense = attention(qkv, softmax_scale, None, &sample, Arithmetic::Float64);
     // The plain kernel keeps its probabilities in float32.
     let probabilities = if instance.kernel == Kernel::AttentionPlain { Dtype::F32 } else { problem.dtype };
     let rounding = Rounding { probabilities, output: problem.dtype };
@@ -162,8 +199,17 @@ fn listed(kernel: Kernel) -> impl Iterator<Item = &'static Instance> {
 
 /// Mask blocks a sparse instance can run on.
 fn mask_blocks(instance: &Instance) -> impl Iterator<Item = usize> {
-    let block_m = instance.constants.block_m as usize;
-    [32, 64, 128].into_iter().filter(move |&block| block_m <= block)
+    let rows = instance.query_rows() as usize;
+    [32, 64, 128].into_iter().filter(move |&block| rows <= block)
+}
+
+/// Whole, every other, one and no key block in turn, so that neighbours share some, and some have none.
+fn mixed_mask(orders: &Orders) -> BlockMask {
+    mask_for(orders, 2, |head, i, j| match i % 3 {
+        0 => true,
+        1 => (i + j + head) % 2 == 0,
+        _ => head == 1 && j == i,
+    })
 }
 
 #[test]
@@ -173,13 +219,61 @@ fn sparse_attention_on_ragged_grids_with_empty_and_full_rows() {
             // 8 divides neither 12 nor 19: edge blocks are ragged.
             let qkv = attention_problem(instance, Grid { t: 1, h: 12, w: 19 }, 1);
             let orders = Orders::new(&qkv.problem(), MaskBlock::square(block)).unwrap();
-            let mask = mask_for(&orders, 2, |head, i, j| match i % 3 {
-                0 => true,
-                1 => (i + j + head) % 2 == 0,
-                _ => head == 1 && j == i,
-            });
-            check_attention(instance, &qkv, &orders, Some(&mask));
+            check_attention(instance, &qkv, &orders, Some(&mixed_mask(&orders)));
         }
+    }
+}
+
+#[test]
+fn sparse_attention_on_hopper_on_ragged_grids_with_empty_and_full_rows() {
+    for instance in listed(Kernel::HopperSparse) {
+        for block in mask_blocks(instance) {
+            // 8 divides neither 20 nor 35: edge blocks are ragged, and there are more tiles than slots.
+            let qkv = attention_problem(instance, Grid { t: 1, h: 20, w: 35 }, 6);
+            let orders = Orders::new(&qkv.problem(), MaskBlock::square(block)).unwrap();
+            check_attention(instance, &qkv, &orders, Some(&mixed_mask(&orders)));
+        }
+    }
+}
+
+#[test]
+fn dense_attention_on_hopper_on_lengths_no_tile_divides() {
+    for instance in listed(Kernel::HopperDense) {
+        let qkv = attention_problem(instance, Grid { t: 1, h: 19, w: 23 }, 7);
+        let orders = Orders::new(&qkv.problem(), MaskBlock::square(64)).unwrap();
+        check_attention(instance, &qkv, &orders, None);
+    }
+}
+
+#[test]
+fn hopper_kernels_do_not_depend_on_when_asynchronous_work_completes() {
+    let options = [
+        Options { completion: Completion::Eager, ..Options::default() },
+        Options { seed: 1, ..Options::default() },
+        Options { seed: 2, ..Options::default() },
+    ];
+    // One that loads for itself, and one whose consumers want different tiles.
+    for warps in [4, 16] {
+        let mut instances = listed(Kernel::HopperSparse).filter(|i| i.constants.warps == warps);
+        let instance = instances.next().unwrap();
+        let qkv = attention_problem(instance, Grid { t: 1, h: 20, w: 35 }, 8);
+        let orders = Orders::new(&qkv.problem(), MaskBlock::square(64)).unwrap();
+        for options in options {
+            let device = Device { options, ..Device::new() };
+            let scale = qkv.problem().softmax_scale;
+            check_attention_on(device, instance, &qkv, scale, &orders, Some(&mixed_mask(&orders)));
+        }
+    }
+}
+
+#[test]
+fn a_negative_scale_prefers_the_least_scores() {
+    let kernels = [Kernel::AttentionSparse, Kernel::HopperSparse];
+    for instance in kernels.map(|kernel| listed(kernel).next().unwrap()) {
+        let qkv = attention_problem(instance, Grid { t: 1, h: 12, w: 19 }, 9);
+        let orders = Orders::new(&qkv.problem(), MaskBlock::square(64)).unwrap();
+        let (mask, scale) = (mixed_mask(&orders), -qkv.problem().softmax_scale);
+        check_attention_on(Device::new(), instance, &qkv, scale, &orders, Some(&mask));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Runs PTX on the CPU: parses a module, decodes its kernels, executes them warp by warp, and reports what a GPU would
-//! silently let pass: reads of memory nobody wrote, accesses outside every allocation, a `cp.async` nobody waited for,
-//! lanes that miss a `.sync` operation, barriers that never open.
+//! silently let pass: reads of memory nobody wrote, accesses outside every allocation, asynchronous copies and products
+//! nobody waited for, lanes that miss a `.sync` operation, barriers that never open.
 //!
 //! The crate knows PTX and nothing of the kernels it runs. What it models, and what it does not, is in
 //! `docs/emulator.md`.

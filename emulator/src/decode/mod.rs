@@ -101,6 +101,7 @@ struct Layout<'t> {
 
 /// Decodes all kernels of a module.
 pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
+    let target = ast.target;
     let mut decoding = Decoding::default();
     let mut layout = Layout { symbols: HashMap::new(), shared_end: 0, dynamic: Vec::new() };
     for variable in &ast.variables {
@@ -144,13 +145,18 @@ pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
         if function.entry
             && let Some(body) = &function.body
         {
-            decoding.kernels.push(kernel(function, body, &layout)?);
+            decoding.kernels.push(kernel(function, body, &layout, target)?);
         }
     }
     Ok(decoding)
 }
 
-fn kernel<'t>(function: &'t Function<'t>, body: &'t [Statement<'t>], layout: &Layout<'t>) -> Decoded<Kernel> {
+fn kernel<'t>(
+    function: &'t Function<'t>,
+    body: &'t [Statement<'t>],
+    layout: &Layout<'t>,
+    target: &'t str,
+) -> Decoded<Kernel> {
     let mut names = Names::new(layout.symbols.clone());
     let mut param_bytes = 0;
     let mut params = Vec::new();
@@ -174,6 +180,7 @@ fn kernel<'t>(function: &'t Function<'t>, body: &'t [Statement<'t>], layout: &La
         targets: Targets::default(),
         location: (0, 0),
         touched: Vec::new(),
+        target,
     };
     // Offsets of the function's own shared and local variables come first: the dynamic array lies behind them all.
     decoder.variables(body)?;
@@ -258,6 +265,7 @@ struct Decoder<'t> {
     location: (u32, u32),
     /// For each instruction the narrow registers it names.
     touched: Vec<Vec<Slot>>,
+    target: &'t str,
 }
 
 /// Of the registers each instruction names, those that some `wgmma` uses as accumulators or as matrix A; nothing for
@@ -384,6 +392,7 @@ impl<'t> Decoder<'t> {
         let at = self.code.len();
         let found = hopper::decode(&mut reader)?;
         if let Some(found) = found {
+            hopper::check_target(&reader, self.target)?;
             reader.finish()?;
             self.touched.push(reader.touched.take());
             return Ok(found);

@@ -178,7 +178,11 @@ impl Machine<'_> {
                     };
                     let from = places[lane];
                     at_lane(aligned(from.address, align), lane)?;
-                    at_lane(self.begin_source(from, bytes), lane)?;
+                    let checked = match &to {
+                        Extent::Linear(_) => self.readable(from, bytes),
+                        Extent::Tile(tile) => self.readable_inside(from, tile),
+                    };
+                    at_lane(checked.and_then(|()| self.begin_source(from, bytes)), lane)?;
                     let work = Work::Store { from, bytes, to, reduce, data: None };
                     let reads = [Range { rank: from.rank, address: from.address, bytes }];
                     self.issue(warp, lane, work, &reads, &[], Traffic::Store(u64::from(bytes)))?;
@@ -196,6 +200,7 @@ impl Machine<'_> {
                         .and_then(|()| aligned(from.address, 16))
                         .and_then(|()| aligned(to.address, 16))
                         .and_then(|()| self.same_cta(to, barriers[lane]))
+                        .and_then(|()| self.readable(from, bytes))
                         .and_then(|()| self.begin_source(from, bytes))
                         .and_then(|()| self.begin_target(to, bytes, reduce.is_some()));
                     at_lane(checked, lane)?;
@@ -210,6 +215,26 @@ impl Machine<'_> {
         }
     }
 
+    fn readable(&mut self, from: SharedPlace, bytes: u32) -> Result<(), FaultKind> {
+        self.peer(from.rank)?.readable(from.address, bytes)
+    }
+
+    /// What a store of a box writes must be there; what lies outside the tensor need not.
+    fn readable_inside(&mut self, from: SharedPlace, tile: &Tile) -> Result<(), FaultKind> {
+        let memory = self.peer(from.rank)?;
+        let element = tile.map.element.bytes();
+        tile.rows(|row| {
+            let (low, high) = (row.inside.0 * element, row.inside.1 * element);
+            for at in (low / 16 * 16..high).step_by(16) {
+                // The part of the chunk that the tensor takes; swizzling moves chunks as they are.
+                let (first, last) = (low.max(at), high.min(at + 16));
+                let chunk = tile.map.swizzle.apply(from.address.wrapping_add(row.offset + at));
+                memory.readable(chunk.wrapping_add(first - at), last - first)?;
+            }
+            Ok(())
+        })
+    }
+
     fn begin_source(&mut self, from: SharedPlace, bytes: u32) -> Result<(), FaultKind> {
         self.peer(from.rank)?.begin_source(from.address, bytes)
     }
@@ -218,10 +243,7 @@ impl Machine<'_> {
     fn begin_target(&mut self, to: SharedPlace, bytes: u32, reduces: bool) -> Result<(), FaultKind> {
         let memory = self.peer(to.rank)?;
         if reduces {
-            memory.begin_source(to.address, bytes)?;
-            memory.end_source(to.address, bytes);
-            self.mark_sources(to.rank);
-            return Ok(());
+            return memory.readable(to.address, bytes);
         }
         memory.begin_bulk(to.address, bytes)
     }

@@ -149,15 +149,21 @@ impl Scratch {
         self.state[address as usize..(address + bytes) as usize].fill(WRITTEN);
     }
 
-    /// Marks bytes that a bulk copy is going to read; they must be readable.
+    /// Checks that a range can be read.
+    pub(crate) fn readable(&self, address: u32, bytes: u32) -> Result<(), FaultKind> {
+        self.range(address, bytes)?;
+        self.refuse_read(u64::from(address), bytes).map_or(Ok(()), Err)
+    }
+
+    /// Marks bytes that a bulk copy is going to read; of those that are never written the copy must make no use.
     pub(crate) fn begin_source(&mut self, address: u32, bytes: u32) -> Result<(), FaultKind> {
-        let range = self.range(address, bytes)?;
+        self.range(address, bytes)?;
         match self.refuse_read(u64::from(address), bytes) {
-            Some(fault) => Err(fault),
-            None => {
-                self.state[range].iter_mut().for_each(|state| *state |= SOURCE);
+            None | Some(FaultKind::UninitialisedMemory { .. }) => {
+                self.mark_source(address, bytes);
                 Ok(())
             }
+            Some(fault) => Err(fault),
         }
     }
 

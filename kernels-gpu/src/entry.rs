@@ -197,6 +197,126 @@ mod chosen {
     };
 }
 
+/// Attention on compute capability 9.0a.
+///
+/// Parameters are those of the portable attention, and then `q_map`, `k_map`, `v_map`: tensor maps of `q`, `k`, `v` as
+/// `Instance::tensor_maps` describes them, in global memory, aligned to 64 bytes. `q`, `k` and `v` are not read.
+#[allow(dead_code, unused_imports, reason = "one of two entry points is compiled")]
+#[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
+mod chosen {
+    use super::*;
+    use crate::hopper::GROUP_ROWS;
+    use crate::kernels::{
+        attention::QueryTile,
+        hopper::{self, Job, Maps, Results},
+        union::{AllKeys, Union, list_of_lane},
+    };
+
+    const C: Constants = Chosen::CONSTANTS;
+
+    /// Attends each query block to its listed key blocks; lists ascend.
+    ///
+    /// Grid: x = query tiles by consumers, rounded up, y = bh. There are as many query tiles as query blocks times the
+    /// tiles of 64 rows of the longest.
+    ///
+    /// # Safety
+    /// Buffers have the shapes above and are aligned to 16 bytes, listed blocks exist, starts ascend strictly to the
+    /// sequence length; tensor maps are as described.
+    #[cfg(nabla_kernel = "hopper_sparse")]
+    #[unsafe(no_mangle)]
+    #[rustfmt::skip]
+    pub unsafe extern "ptx-kernel" fn nabla_hopper_sparse(
+        _q: *const u16, _k: *const u16, _v: *const u16, out: *mut u16, lse: *mut f32,
+        q_starts: *const u32, kv_starts: *const u32, kv_num_blocks: *const i32, kv_indices: *const i32,
+        q_blocks: u32, _kv_blocks: u32, max_blocks: u32, seqlen_q: u32, _seqlen_k: u32, softmax_scale: f32,
+        q_map: *const u8, k_map: *const u8, v_map: *const u8,
+    ) {
+        // Tiles of a query block: the grid has at least so many, and where it is rounded up, some have no rows. At least
+        // 1: division by zero would call a panic, which the device has no linker to find.
+        let tiles = (ptx::blocks_x() * C.consumers() / q_blocks.max(1)).max(1);
+        let first_tile = ptx::block_x() * C.consumers();
+        // SAFETY: the caller's.
+        unsafe {
+            let queries = |consumer: u32| {
+                let (block, tile) = ((first_tile + consumer) / tiles, (first_tile + consumer) % tiles);
+                if block < q_blocks { rows(q_starts, block, tile * GROUP_ROWS) } else { NO_ROWS }
+            };
+            let walk = || {
+                let consumer = list_of_lane(C, ptx::thread() % 32);
+                let block = (first_tile + consumer) / tiles;
+                let (mut indices, mut count) = (kv_indices, 0);
+                if queries(consumer).rows != 0 {
+                    let row = ptx::block_y() as usize * q_blocks as usize + block as usize;
+                    indices = kv_indices.add(row * max_blocks as usize);
+                    count = *kv_num_blocks.add(row) as u32;
+                }
+                Union::<Chosen>::new(kv_starts, indices, count)
+            };
+            let job = job(Maps { q: q_map, k: k_map, v: v_map }, out, lse, seqlen_q, softmax_scale);
+            hopper::forward::<Chosen, _>(job, queries, walk);
+        }
+    }
+
+    /// Attends all queries to all keys; lists are not read.
+    ///
+    /// Grid: x = `block_m` queries each, y = bh.
+    ///
+    /// # Safety
+    /// Tensors have the shapes above and are aligned to 16 bytes; tensor maps are as described.
+    #[cfg(nabla_kernel = "hopper_dense")]
+    #[unsafe(no_mangle)]
+    #[rustfmt::skip]
+    pub unsafe extern "ptx-kernel" fn nabla_hopper_dense(
+        _q: *const u16, _k: *const u16, _v: *const u16, out: *mut u16, lse: *mut f32,
+        _q_starts: *const u32, _kv_starts: *const u32, _kv_num_blocks: *const i32, _kv_indices: *const i32,
+        _q_blocks: u32, _kv_blocks: u32, _max_blocks: u32, seqlen_q: u32, seqlen_k: u32, softmax_scale: f32,
+        q_map: *const u8, k_map: *const u8, v_map: *const u8,
+    ) {
+        let queries = |consumer: u32| {
+            let first = ptx::block_x() * C.block_m + consumer * GROUP_ROWS;
+            QueryTile { first, rows: seqlen_q.saturating_sub(first).min(GROUP_ROWS) }
+        };
+        let mut wanted = 0;
+        for consumer in 0..C.consumers() {
+            wanted |= u32::from(queries(consumer).rows != 0) << consumer;
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let job = job(Maps { q: q_map, k: k_map, v: v_map }, out, lse, seqlen_q, softmax_scale);
+            hopper::forward::<Chosen, _>(job, queries, || AllKeys::new(seqlen_k, wanted));
+        }
+    }
+
+    const NO_ROWS: QueryTile = QueryTile { first: 0, rows: 0 };
+
+    /// Returns the rows of a query block from `skip` on, those of one tile at most.
+    ///
+    /// # Safety
+    /// The block exists.
+    #[inline(always)]
+    unsafe fn rows(starts: *const u32, block: u32, skip: u32) -> QueryTile {
+        // SAFETY: the caller's.
+        let (first, end) = unsafe { (*starts.add(block as usize) + skip, *starts.add(block as usize + 1)) };
+        QueryTile { first, rows: end.saturating_sub(first).min(GROUP_ROWS) }
+    }
+
+    /// Finds the results of this block's head.
+    ///
+    /// # Safety
+    /// As for the entry points.
+    #[inline(always)]
+    unsafe fn job(maps: Maps, out: *mut u16, lse: *mut f32, seqlen_q: u32, softmax_scale: f32) -> Job {
+        let bh = ptx::block_y();
+        let token = bh as usize * seqlen_q as usize;
+        // SAFETY: the caller's.
+        let results = unsafe { Results { out: out.add(token * C.head_dim as usize), lse: lse.add(token) } };
+        Job { maps, results, bh, softmax_scale }
+    }
+
+    pub(super) const KERNEL: Kernel =
+        if cfg!(nabla_kernel = "hopper_sparse") { Kernel::HopperSparse } else { Kernel::HopperDense };
+}
+
 #[cfg(nabla_kernel = "reorder_pool")]
 mod chosen {
     use super::*;

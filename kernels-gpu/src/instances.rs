@@ -5,12 +5,17 @@
 
 use core::fmt;
 
-use crate::config::{Constants, Dtype, MAX_SIDE, MAX_STAGES, WARP_ROWS};
+use crate::{
+    config::{Constants, Dtype, MAX_SIDE, MAX_STAGES, WARP_ROWS},
+    hopper::{self, GROUP_ROWS, GROUP_WARPS, SharedMap, TensorMap},
+};
 
 pub mod space;
 
 /// Bytes of shared memory a block of threads may have on compute capability 8.0.
 pub const MAX_SHARED_BYTES: u32 = 163 * 1024;
+/// Bytes of shared memory a block of threads may have on compute capability 9.0.
+pub const MAX_SHARED_BYTES_HOPPER: u32 = 227 * 1024;
 /// Bytes of shared memory of the largest multiprocessor (compute capability 9.0); each block also takes 1 KiB of it.
 const MULTIPROCESSOR_SHARED_BYTES: u32 = 228 * 1024;
 
@@ -21,6 +26,10 @@ pub enum Kernel {
     AttentionSparse,
     /// Attention over all keys: the same body without lists.
     AttentionDense,
+    /// Attention over lists of key blocks, by tensor copies and `wgmma`.
+    HopperSparse,
+    /// Attention over all keys: the same body without lists.
+    HopperDense,
     /// Attention over lists, slow and obviously right.
     AttentionPlain,
     /// Reorder of tokens, fused with the mean of each block.
@@ -31,14 +40,23 @@ pub enum Kernel {
 
 impl Kernel {
     /// All kernels.
-    pub const ALL: [Self; 5] =
-        [Self::AttentionSparse, Self::AttentionDense, Self::AttentionPlain, Self::ReorderPool, Self::Select];
+    pub const ALL: [Self; 7] = [
+        Self::AttentionSparse,
+        Self::AttentionDense,
+        Self::HopperSparse,
+        Self::HopperDense,
+        Self::AttentionPlain,
+        Self::ReorderPool,
+        Self::Select,
+    ];
 
     /// Returns the value of `nabla_kernel` that compiles it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AttentionSparse => "attention_sparse",
             Self::AttentionDense => "attention_dense",
+            Self::HopperSparse => "hopper_sparse",
+            Self::HopperDense => "hopper_dense",
             Self::AttentionPlain => "attention_plain",
             Self::ReorderPool => "reorder_pool",
             Self::Select => "select",
@@ -50,9 +68,55 @@ impl Kernel {
         match self {
             Self::AttentionSparse => "nabla_attention_sparse",
             Self::AttentionDense => "nabla_attention_dense",
+            Self::HopperSparse => "nabla_hopper_sparse",
+            Self::HopperDense => "nabla_hopper_dense",
             Self::AttentionPlain => "nabla_attention_plain",
             Self::ReorderPool => "nabla_reorder_pool",
             Self::Select => "nabla_select",
+        }
+    }
+
+    /// Returns the instruction set it is written for: the portable one, or one that no other architecture has.
+    pub const fn arch(self) -> Arch {
+        match self {
+            Self::HopperSparse | Self::HopperDense => Arch::Sm90a,
+            _ => Arch::Sm80,
+        }
+    }
+
+    /// Says whether it attends to listed key blocks only.
+    pub const fn is_sparse(self) -> bool {
+        matches!(self, Self::AttentionSparse | Self::HopperSparse | Self::AttentionPlain)
+    }
+}
+
+/// The instruction set of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Arch {
+    /// What compute capability 8.0 has, and every later one.
+    Sm80,
+    /// What compute capability 9.0 alone has.
+    Sm90a,
+}
+
+impl Arch {
+    /// Returns the name in variant ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sm80 => "sm80",
+            Self::Sm90a => "sm90a",
+        }
+    }
+
+    /// Says whether kernels for it can be built for an architecture, named as a compiler names it.
+    ///
+    /// # Errors
+    /// Why they cannot, as a sentence.
+    pub fn builds_for(self, arch: &str) -> Result<(), &'static str> {
+        match self {
+            Self::Sm80 => Ok(()),
+            Self::Sm90a if arch == "sm_90a" => Ok(()),
+            Self::Sm90a => Err("it uses instructions that only sm_90a has"),
         }
     }
 }
@@ -89,6 +153,23 @@ impl Instance {
         let warps = block_m / WARP_ROWS;
         let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, ..Constants::DEFAULT };
         Self { kernel, constants }
+    }
+
+    /// Makes an attention kernel for compute capability 9.0a: a warpgroup per 64 query rows, and one that loads.
+    pub const fn hopper(
+        kernel: Kernel,
+        [block_m, block_n, head_dim, stages]: [u32; 4],
+        dtype: Dtype,
+    ) -> Self {
+        let warps = (block_m / GROUP_ROWS + 1) * GROUP_WARPS;
+        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, ..Constants::DEFAULT };
+        Self { kernel, constants }
+    }
+
+    /// Lets the only warpgroup that computes load for itself.
+    pub const fn without_producer(self) -> Self {
+        let warps = self.constants.block_m / GROUP_ROWS * GROUP_WARPS;
+        Self { constants: Constants { warps, ..self.constants }, ..self }
     }
 
     /// Makes a kernel that goes through tokens: the plain attention or the reorder.
@@ -138,6 +219,34 @@ impl Instance {
                     return Err("stages is 2 to 4: one slot in use, the others on their way");
                 }
             }
+            Kernel::HopperSparse | Kernel::HopperDense => {
+                if c.head_dim != 64 && c.head_dim != 96 && c.head_dim != 128 {
+                    return Err("head_dim is 64, 96 or 128");
+                }
+                if c.block_m == 0
+                    || !c.block_m.is_multiple_of(GROUP_ROWS)
+                    || c.consumers() > hopper::MAX_CONSUMERS
+                {
+                    return Err("block_m is 64, 128 or 192: 64 for each warpgroup that computes");
+                }
+                if c.block_n != 64 && c.block_n != 128 {
+                    return Err("block_n is 64 or 128");
+                }
+                if c.stages < 2 || c.stages > hopper::MAX_STAGES {
+                    return Err("stages is 2 to 8: one slot in use, the others on their way");
+                }
+                let alone = c.warps == GROUP_WARPS && c.consumers() == 1;
+                if alone && c.stages < 3 {
+                    return Err(
+                        "a warpgroup that loads for itself has 3 stages or more: it fills a slot an iteration late",
+                    );
+                }
+                if c.warps != (c.consumers() + 1) * GROUP_WARPS && !alone {
+                    return Err(
+                        "warps are 4 for each 64 rows and 4 that load; a single warpgroup may load for itself",
+                    );
+                }
+            }
             Kernel::AttentionPlain => {}
             Kernel::ReorderPool => {
                 if c.reorder_tokens() == 0 {
@@ -153,8 +262,14 @@ impl Instance {
                 }
             }
         }
-        if self.shared_bytes() > MAX_SHARED_BYTES {
-            return Err("shared memory of a block of threads exceeds 163 KiB");
+        match self.kernel.arch() {
+            Arch::Sm80 if self.shared_bytes() > MAX_SHARED_BYTES => {
+                return Err("shared memory of a block of threads exceeds 163 KiB");
+            }
+            Arch::Sm90a if self.shared_bytes() > MAX_SHARED_BYTES_HOPPER => {
+                return Err("shared memory of a block of threads exceeds 227 KiB");
+            }
+            _ => {}
         }
         // On a smaller multiprocessor fewer blocks are resident, with registers to spare.
         if (self.shared_bytes() + 1024) * c.ctas_per_sm > MULTIPROCESSOR_SHARED_BYTES {
@@ -175,15 +290,15 @@ impl Instance {
     pub fn id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         let Constants { block_m, block_n, head_dim, stages, dtype, warps, max_kv_blocks, ctas_per_sm } =
             self.constants;
-        let dtype = dtype.name();
+        let (arch, dtype) = (self.kernel.arch().name(), dtype.name());
         match self.kernel {
-            Kernel::AttentionSparse | Kernel::AttentionDense => {
-                let kind = if self.kernel == Kernel::AttentionSparse { "bsfwd" } else { "dnfwd" };
-                write!(out, "{kind}_sm80_m{block_m}_n{block_n}_d{head_dim}_{dtype}_s{stages}_w{warps}")?;
+            Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::HopperSparse | Kernel::HopperDense => {
+                let kind = if self.kernel.is_sparse() { "bsfwd" } else { "dnfwd" };
+                write!(out, "{kind}_{arch}_m{block_m}_n{block_n}_d{head_dim}_{dtype}_s{stages}_w{warps}")?;
             }
-            Kernel::AttentionPlain => write!(out, "plain_sm80_d{head_dim}_{dtype}_w{warps}")?,
-            Kernel::ReorderPool => write!(out, "reorder_sm80_d{head_dim}_{dtype}_w{warps}")?,
-            Kernel::Select => write!(out, "select_sm80_m{block_m}_k{max_kv_blocks}_d{head_dim}_w{warps}")?,
+            Kernel::AttentionPlain => write!(out, "plain_{arch}_d{head_dim}_{dtype}_w{warps}")?,
+            Kernel::ReorderPool => write!(out, "reorder_{arch}_d{head_dim}_{dtype}_w{warps}")?,
+            Kernel::Select => write!(out, "select_{arch}_m{block_m}_k{max_kv_blocks}_d{head_dim}_w{warps}")?,
         }
         // The usual 1 stays unsaid.
         if ctas_per_sm == 1 { Ok(()) } else { write!(out, "_c{ctas_per_sm}") }
@@ -214,6 +329,7 @@ impl Instance {
     pub const fn shared_bytes(&self) -> u32 {
         match self.kernel {
             Kernel::AttentionSparse | Kernel::AttentionDense => self.constants.attention_shared_bytes(),
+            Kernel::HopperSparse | Kernel::HopperDense => SharedMap::of(&self.constants).bytes(),
             Kernel::AttentionPlain => 0,
             Kernel::ReorderPool => self.constants.reorder_shared_bytes(),
             Kernel::Select => self.constants.select_shared_bytes(),
@@ -229,11 +345,35 @@ impl Instance {
     pub const fn grid(&self, sizes: &Sizes) -> [u32; 3] {
         let x = match self.kernel {
             Kernel::AttentionSparse => sizes.q_blocks * sizes.q_block.div_ceil(self.constants.block_m),
-            Kernel::AttentionDense => sizes.seqlen_q.div_ceil(self.constants.block_m),
+            Kernel::AttentionDense | Kernel::HopperDense => sizes.seqlen_q.div_ceil(self.constants.block_m),
+            // Query tiles are 64 rows; those of neighbouring blocks share a block of threads.
+            Kernel::HopperSparse => {
+                (sizes.q_blocks * sizes.q_block.div_ceil(GROUP_ROWS)).div_ceil(self.constants.consumers())
+            }
             Kernel::AttentionPlain | Kernel::ReorderPool => sizes.q_blocks,
             Kernel::Select => sizes.q_blocks.div_ceil(self.constants.block_m),
         };
         [x, sizes.batch_heads, 1]
+    }
+
+    /// Returns the most query rows of one mask block that one tile of the kernel takes: query blocks are no shorter.
+    pub const fn query_rows(&self) -> u32 {
+        match self.kernel.arch() {
+            Arch::Sm80 => self.constants.block_m,
+            Arch::Sm90a => GROUP_ROWS,
+        }
+    }
+
+    /// Returns how the host must describe Q, K and V, in this order, for kernels that read them through tensor maps:
+    /// those take three pointers more, to copies of the maps in global memory, aligned to 64 bytes.
+    pub const fn tensor_maps(&self) -> Option<[TensorMap; 3]> {
+        match self.kernel {
+            Kernel::HopperSparse | Kernel::HopperDense => {
+                let keys = TensorMap::of(self.constants.key_tile());
+                Some([TensorMap::of(self.constants.query_tile()), keys, keys])
+            }
+            _ => None,
+        }
     }
 }
 
@@ -243,6 +383,14 @@ const fn sparse(shape: [u32; 4], dtype: Dtype) -> Instance {
 
 const fn dense(shape: [u32; 4], dtype: Dtype) -> Instance {
     Instance::attention(Kernel::AttentionDense, shape, dtype)
+}
+
+const fn hopper_sparse(shape: [u32; 4], dtype: Dtype) -> Instance {
+    Instance::hopper(Kernel::HopperSparse, shape, dtype)
+}
+
+const fn hopper_dense(shape: [u32; 4], dtype: Dtype) -> Instance {
+    Instance::hopper(Kernel::HopperDense, shape, dtype)
 }
 
 /// The instances that are built, tested and shipped: one line each.
@@ -279,6 +427,37 @@ pub const INSTANCES: &[Instance] = &[
     dense([64, 64, 128, 2], Dtype::Bf16).with_ctas(3),
     dense([128, 64, 128, 2], Dtype::Bf16),
     dense([128, 64, 128, 2], Dtype::F16),
+
+    // Hopper: one warpgroup, several blocks of threads a multiprocessor.
+    hopper_sparse([64, 64,  64, 3], Dtype::Bf16).without_producer().with_ctas(3),
+    hopper_sparse([64, 64, 128, 3], Dtype::Bf16).without_producer().with_ctas(2),
+    hopper_sparse([64, 64,  64, 3], Dtype::F16).without_producer().with_ctas(3),
+    hopper_sparse([64, 64, 128, 3], Dtype::F16).without_producer().with_ctas(2),
+    // A warpgroup that loads, one to three that compute.
+    hopper_sparse([ 64, 64,  64, 6], Dtype::Bf16).with_ctas(2),
+    hopper_sparse([128, 64,  64, 6], Dtype::Bf16),
+    hopper_sparse([192, 64,  64, 6], Dtype::Bf16),
+    hopper_sparse([128, 64,  96, 6], Dtype::Bf16),
+    hopper_sparse([ 64, 64, 128, 3], Dtype::Bf16).with_ctas(2),
+    hopper_sparse([128, 64, 128, 6], Dtype::Bf16),
+    hopper_sparse([192, 64, 128, 5], Dtype::Bf16),
+    hopper_sparse([ 64, 64,  64, 6], Dtype::F16).with_ctas(2),
+    hopper_sparse([128, 64,  64, 6], Dtype::F16),
+    hopper_sparse([192, 64,  64, 6], Dtype::F16),
+    hopper_sparse([128, 64,  96, 6], Dtype::F16),
+    hopper_sparse([ 64, 64, 128, 3], Dtype::F16).with_ctas(2),
+    hopper_sparse([128, 64, 128, 6], Dtype::F16),
+    hopper_sparse([192, 64, 128, 5], Dtype::F16),
+    // Mask blocks of 128 keys.
+    hopper_sparse([128, 128,  64, 4], Dtype::Bf16),
+    hopper_sparse([128, 128, 128, 2], Dtype::Bf16),
+
+    hopper_dense([128, 128,  64, 4], Dtype::Bf16),
+    hopper_dense([192, 64,   64, 6], Dtype::Bf16),
+    hopper_dense([128, 128,  96, 3], Dtype::Bf16),
+    hopper_dense([128, 128, 128, 2], Dtype::Bf16),
+    hopper_dense([128, 128,  64, 4], Dtype::F16),
+    hopper_dense([128, 128, 128, 2], Dtype::F16),
 
     Instance::tokens(Kernel::AttentionPlain,  64, Dtype::Bf16),
     Instance::tokens(Kernel::AttentionPlain,  96, Dtype::Bf16),

@@ -1,8 +1,8 @@
 //! Device kernels of NABLA block-sparse attention, and everything about them that is known before a launch.
 //!
 //! One source tree, compiled two ways:
-//! - for the host, as an ordinary crate: [`config`], [`instances`], [`layout`] and [`softmax`] are pure and tested
-//!   there, and the host derives grid, threads and shared memory from the same functions the kernels use;
+//! - for the host, as an ordinary crate: [`config`], [`hopper`], [`instances`], [`layout`], [`panels`] and [`softmax`]
+//!   are pure and tested there, and the host derives grid, threads and shared memory from the same functions the kernels use;
 //! - for a GPU (`--cfg nabla_device`, `--cfg nabla_kernel="..."`), to PTX: `entry` exports the one chosen kernel with
 //!   the constants of one [`instances::Instance`], read from `NABLA_*` variables at compile time.
 //!
@@ -14,8 +14,10 @@
 extern crate std;
 
 pub mod config;
+pub mod hopper;
 pub mod instances;
 pub mod layout;
+pub mod panels;
 pub mod softmax;
 
 #[cfg(nabla_device)]

@@ -13,8 +13,10 @@ use std::{
 };
 
 use nabla_host::codegen::{
-    BuildError, Built, CUDA_TOOL_MISSING, Compiler, DEFAULT_ARCHS, KernelCache, KernelUnit, LaunchBounds,
-    Sources, Toolchain, instances::INSTANCES, instances::Kernel, listing, open, variant_id,
+    BuildError, Built, CUDA_TOOL_MISSING, Compiler, CudaTool, DEFAULT_ARCHS, KernelCache, KernelUnit,
+    LaunchBounds, Sources, Toolchain, assemble,
+    instances::{Arch, INSTANCES, Instance, Kernel},
+    listing, open, variant_id,
 };
 
 fn cache_dir() -> PathBuf {
@@ -32,11 +34,16 @@ fn compiler() -> Compiler {
     compiler
 }
 
-/// Builds every instance for every architecture, in the order of the list.
+/// Lists the default architectures an instance is for.
+fn archs(instance: &Instance) -> impl Iterator<Item = &'static str> {
+    DEFAULT_ARCHS.into_iter().filter(|arch| instance.kernel.arch().builds_for(arch).is_ok())
+}
+
+/// Builds every instance for every architecture it is for, in the order of the list.
 fn all_built(compiler: &Compiler) -> Vec<Built> {
     let requests: Vec<(KernelUnit, String)> = INSTANCES
         .iter()
-        .flat_map(|instance| DEFAULT_ARCHS.map(|arch| (KernelUnit::of(instance).unwrap(), arch.to_owned())))
+        .flat_map(|instance| archs(instance).map(|arch| (KernelUnit::of(instance).unwrap(), arch.to_owned())))
         .collect();
     let results = compiler.build_many(&requests, 0, |_, _| {});
     let errors: Vec<String> = results.iter().filter_map(|r| Some(r.as_ref().err()?.to_string())).collect();
@@ -48,9 +55,10 @@ fn all_built(compiler: &Compiler) -> Vec<Built> {
 fn every_instance_builds_and_keeps_its_promises() {
     let compiler = compiler();
     let built = all_built(&compiler);
-    assert_eq!(built.len(), INSTANCES.len() * DEFAULT_ARCHS.len());
-    for (variants, instance) in built.chunks(DEFAULT_ARCHS.len()).zip(INSTANCES) {
-        for variant in variants {
+    let mut variants = built.iter();
+    for instance in INSTANCES {
+        for (arch, variant) in archs(instance).zip(variants.by_ref()) {
+            assert_eq!(variant.arch, arch);
             let name = format!("{} for {}", variant.id, variant.arch);
             assert_eq!(variant.id, variant_id(instance));
             let bounds = format!(
@@ -70,15 +78,30 @@ fn every_instance_builds_and_keeps_its_promises() {
 
             let opcodes = listing::ptx_opcodes(&variant.ptx);
             let has = |prefix: &str| opcodes.keys().any(|opcode| opcode.starts_with(prefix));
-            let on_tensor_cores = matches!(instance.kernel, Kernel::AttentionSparse | Kernel::AttentionDense);
-            for instruction in ["mma.sync.aligned.m16n8k16", "ldmatrix.sync", "cp.async", "ex2.approx"] {
-                assert!(has(instruction) || !on_tensor_cores, "{name}: no {instruction}");
+            let expected: &[&str] = match instance.kernel {
+                Kernel::AttentionSparse | Kernel::AttentionDense => {
+                    &["mma.sync.aligned.m16n8k16", "ldmatrix.sync", "cp.async", "ex2.approx"]
+                }
+                Kernel::HopperSparse | Kernel::HopperDense => &[
+                    "wgmma.mma_async.sync.aligned.m64n",
+                    "cp.async.bulk.tensor.3d",
+                    "mbarrier.try_wait",
+                    "ex2.approx",
+                ],
+                _ => &[],
+            };
+            for instruction in expected {
+                assert!(has(instruction), "{name}: no {instruction}");
             }
+            let splits =
+                instance.kernel.arch() == Arch::Sm90a && instance.constants.register_split().is_some();
+            assert_eq!(has("setmaxnreg.inc") && has("setmaxnreg.dec"), splits, "{name}: setmaxnreg");
             // The oracle is to be no copy of what it checks.
             assert!(instance.kernel != Kernel::AttentionPlain || !has("mma"), "{name}: tensor cores");
         }
     }
 
+    assert!(variants.next().is_none());
     insta::assert_snapshot!("shared_memory", shared_memory(&built));
     registers_are_as_recorded(&compiler, &built);
 }
@@ -86,7 +109,13 @@ fn every_instance_builds_and_keeps_its_promises() {
 /// Lists threads and shared memory of every instance: these follow from the sources, whatever compiles them.
 fn shared_memory(built: &[Built]) -> String {
     let mut text = String::new();
-    for variant in built.iter().filter(|variant| variant.arch == DEFAULT_ARCHS[0]) {
+    let mut listed = "";
+    for variant in built {
+        // Once, not for each architecture.
+        if variant.id == listed {
+            continue;
+        }
+        listed = &variant.id;
         let fixed = variant.resources.as_ref().unwrap().shared_bytes;
         let (id, threads, dynamic) = (&variant.id, variant.threads, variant.shared_bytes);
         writeln!(text, "{id:<40} {threads:>4} threads, {dynamic:>6} bytes dynamic, {fixed} static").unwrap();
@@ -116,6 +145,46 @@ fn registers_are_as_recorded(compiler: &Compiler, built: &[Built]) {
         insta::assert_snapshot!(name, lines.collect::<String>());
     } else {
         println!("no registers recorded for rustc {rustc} and ptxas {ptxas}: run with INSTA_UPDATE=always");
+    }
+}
+
+/// Products of 16-deep steps that follow each other in the machine code with nothing but address arithmetic between.
+fn products_in_a_row(sass: &str) -> usize {
+    let (mut longest, mut row) = (0, 0);
+    for line in sass.lines() {
+        if line.contains(" HGMMA.") {
+            row += 1;
+            longest = longest.max(row);
+        } else if ["WARPGROUP.DEPBAR", "WARPGROUP.ARRIVE"].iter().any(|wait| line.contains(wait)) {
+            row = 0;
+        }
+    }
+    longest
+}
+
+#[test]
+fn machine_code_for_hopper_copies_boxes_and_keeps_products_in_flight() {
+    let compiler = compiler();
+    let nvdisasm = CudaTool::nvdisasm().unwrap_or_else(|| panic!("nvdisasm {CUDA_TOOL_MISSING}"));
+    for instance in INSTANCES.iter().filter(|instance| instance.kernel.arch() == Arch::Sm90a) {
+        let built = compiler.build(instance, "sm_90a").unwrap();
+        let (_, cubin) = assemble(compiler.ptxas().unwrap(), &built.ptx, &built.arch).unwrap();
+        let sass = listing::disassemble(&nvdisasm, &cubin).unwrap();
+        let opcodes = listing::sass_opcodes(&sass);
+        let count = |prefix: &str| -> usize {
+            opcodes.iter().filter(|(opcode, _)| opcode.starts_with(prefix)).map(|(_, n)| n).sum()
+        };
+        let c = &instance.constants;
+        // Boxes of queries, keys and values, for each panel.
+        assert!(count("UTMALDG.3D") >= 3 * c.key_tile().panels() as usize, "{}: {opcodes:?}", built.id);
+        // The scores; the output behind scores, and that of a tile which none follows.
+        let steps = (c.head_dim / 16 + 2 * c.block_n / 16) as usize;
+        // A group of no products is a product of its own kind in machine code.
+        assert_eq!(count("HGMMA.") - count("HGMMA.64x8x16."), steps, "{}: {opcodes:?}", built.id);
+        // Were products serialised, each would have a wait of its own.
+        assert!(count("WARPGROUP.DEPBAR") <= 3, "{}: {opcodes:?}", built.id);
+        assert!(products_in_a_row(&sass) >= (c.head_dim / 16) as usize, "{}", built.id);
+        assert_eq!(count("LDL") + count("STL"), 0, "{}: local memory", built.id);
     }
 }
 
@@ -164,6 +233,7 @@ fn copy(elements: u32) -> KernelUnit {
         id: format!("copy_e{elements}"),
         kernel: "copy".into(),
         entry: "copy".into(),
+        instructions: Arch::Sm80,
         constants: vec![("NABLA_ELEMENTS".into(), elements)],
         bounds: LaunchBounds { threads: 64, min_blocks_per_sm: 2 },
         shared_bytes: 0,

@@ -147,11 +147,12 @@ impl Compiler {
     /// Builds a kernel, or takes it from the cache.
     ///
     /// # Errors
-    /// When it does not compile, or the assembler refuses it or reports spills, local memory or lost performance
+    /// When it is not for this architecture, does not compile, or the assembler refuses it or reports spills, local memory or lost performance
     /// that the unit does not allow.
     pub fn build_unit(&self, unit: &KernelUnit, arch: &str) -> Result<Built, BuildError> {
         unit.check()?;
         check_arch(arch)?;
+        unit.builds_for(arch)?;
         let name = format!("{}-{}", unit.id, &self.key(unit, arch)[..16]);
         let folder = self.cache.path(&["kernels", arch]);
         let (ptx_path, record_path) =
@@ -204,7 +205,7 @@ impl Compiler {
 
     /// Names a variant by everything that decides its PTX.
     fn key(&self, unit: &KernelUnit, arch: &str) -> String {
-        let KernelUnit { id, kernel, entry, constants, bounds, shared_bytes, slow_allowed: _ } = unit;
+        let KernelUnit { id, kernel, entry, constants, bounds, shared_bytes, .. } = unit;
         let mut key = Key::new("kernel").with(self.sources.hash()).with(&self.toolchain.identity).with(arch);
         for option in OPTIONS {
             key = key.with(option);

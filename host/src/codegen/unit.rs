@@ -1,6 +1,6 @@
 //! One compilation: which kernel of the device crate, with which constants.
 
-use nabla_kernels_gpu::instances::Instance;
+use nabla_kernels_gpu::instances::{Arch, Instance};
 
 use super::{BuildError, LaunchBounds};
 
@@ -13,6 +13,8 @@ pub struct KernelUnit {
     pub kernel: String,
     /// Symbol the source exports.
     pub entry: String,
+    /// Instruction set that the source needs.
+    pub instructions: Arch,
     /// Variables that the source reads at compile time.
     pub constants: Vec<(String, u32)>,
     /// Bounds of its launches.
@@ -37,6 +39,7 @@ impl KernelUnit {
             id,
             kernel: instance.kernel.name().to_owned(),
             entry: instance.entry().to_owned(),
+            instructions: instance.kernel.arch(),
             constants: instance.env().map(|(name, value)| (name.to_owned(), value)).to_vec(),
             bounds: LaunchBounds {
                 threads: instance.threads(),
@@ -44,6 +47,17 @@ impl KernelUnit {
             },
             shared_bytes: instance.shared_bytes(),
             slow_allowed: false,
+        })
+    }
+
+    /// Says whether it can be built for an architecture such as `sm_80`.
+    ///
+    /// # Errors
+    /// When the architecture lacks instructions that the source needs.
+    pub fn builds_for(&self, arch: &str) -> Result<(), BuildError> {
+        self.instructions.builds_for(arch).map_err(|reason| BuildError::Ineligible {
+            id: self.id.clone(),
+            reason: format!("{reason}, not {arch}"),
         })
     }
 
@@ -86,6 +100,8 @@ pub(super) fn check_arch(arch: &str) -> Result<(), BuildError> {
 
 #[cfg(test)]
 mod tests {
+    use nabla_kernels_gpu::instances::INSTANCES;
+
     use super::*;
 
     #[test]
@@ -99,12 +115,25 @@ mod tests {
     }
 
     #[test]
+    fn an_instruction_set_of_one_architecture_is_built_for_no_other() {
+        let hopper = INSTANCES.iter().find(|instance| instance.kernel.arch() == Arch::Sm90a).unwrap();
+        let unit = KernelUnit::of(hopper).unwrap();
+        assert!(unit.builds_for("sm_90a").is_ok());
+        for arch in ["sm_80", "sm_90", "sm_100a"] {
+            let message = unit.builds_for(arch).unwrap_err().to_string();
+            assert!(message.contains(&unit.id) && message.contains("only sm_90a has, not sm_"), "{message}");
+        }
+        assert!(KernelUnit::of(&INSTANCES[0]).unwrap().builds_for("sm_100a").is_ok());
+    }
+
+    #[test]
     fn names_that_could_leave_the_cache_are_refused() {
         let bounds = LaunchBounds { threads: 32, min_blocks_per_sm: 1 };
         let unit = |id: &str| KernelUnit {
             id: id.to_owned(),
             kernel: "copy".into(),
             entry: "copy".into(),
+            instructions: Arch::Sm80,
             constants: vec![("NABLA_N".into(), 1)],
             bounds,
             shared_bytes: 0,

@@ -29,6 +29,10 @@ fn names_are_stable_and_different() {
     assert_eq!(id(&sparse([64, 64, 64, 2], Dtype::Bf16)), "bsfwd_sm80_m64_n64_d64_bf16_s2_w4");
     assert_eq!(id(&dense([128, 64, 96, 3], Dtype::F16)), "dnfwd_sm80_m128_n64_d96_f16_s3_w8");
     assert_eq!(id(&Instance::select(8, 2048, 64)), "select_sm80_m8_k2048_d64_w8");
+    let hopper = hopper_sparse([128, 64, 128, 5], Dtype::Bf16);
+    assert_eq!(id(&hopper), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12");
+    let alone = hopper_dense([64, 64, 64, 3], Dtype::F16).without_producer().with_ctas(2);
+    assert_eq!(id(&alone), "dnfwd_sm90a_m64_n64_d64_f16_s3_w4_c2");
     assert_eq!(id(&sparse_with(|c| c.ctas_per_sm = 2)), "bsfwd_sm80_m64_n64_d128_bf16_s2_w4_c2");
     let all: Vec<Instance> = INSTANCES.iter().copied().chain(Axes::ALL.instances()).collect();
     let distinct: BTreeSet<&Instance> = all.iter().collect();
@@ -40,7 +44,7 @@ fn names_are_stable_and_different() {
 
 #[test]
 fn every_kernel_dtype_and_head_dim_of_attention_is_listed() {
-    for kernel in [Kernel::AttentionSparse, Kernel::AttentionPlain] {
+    for kernel in [Kernel::AttentionSparse, Kernel::HopperSparse, Kernel::AttentionPlain] {
         for dtype in [Dtype::Bf16, Dtype::F16] {
             for head_dim in [64, 96, 128] {
                 let listed = INSTANCES.iter().any(|i| {
@@ -57,7 +61,12 @@ fn every_kernel_dtype_and_head_dim_of_attention_is_listed() {
 
 #[test]
 fn constants_that_do_not_go_together_are_refused() {
-    let refused: [(&str, Instance); 12] = [
+    let hopper_with = |change: fn(&mut Constants)| {
+        let mut instance = hopper_sparse([128, 64, 128, 3], Dtype::Bf16);
+        change(&mut instance.constants);
+        instance
+    };
+    let refused: [(&str, Instance); 21] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
@@ -70,6 +79,15 @@ fn constants_that_do_not_go_together_are_refused() {
         ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
         ("228 KiB", sparse_with(|c| c.ctas_per_sm = 4)),
         ("multiple of 256", Instance::select(8, 2048 + 64, 64)),
+        ("head_dim is 64, 96 or 128", hopper_with(|c| c.head_dim = 32)),
+        ("block_m is 64, 128 or 192", hopper_with(|c| c.block_m = 96)),
+        ("block_m is 64, 128 or 192", hopper_with(|c| (c.block_m, c.warps) = (256, 20))),
+        ("block_n is 64 or 128", hopper_with(|c| c.block_n = 96)),
+        ("2 to 8", hopper_with(|c| c.stages = 9)),
+        ("warps are 4 for each 64 rows", hopper_with(|c| c.warps = 8)),
+        ("3 stages or more", hopper_with(|c| (c.block_m, c.warps, c.stages) = (64, 4, 2))),
+        ("227 KiB", hopper_with(|c| c.stages = 7)),
+        ("228 KiB", hopper_with(|c| c.ctas_per_sm = 2)),
     ];
     for (expected, instance) in refused {
         let reason = instance.check().unwrap_err();
@@ -96,6 +114,11 @@ fn the_grid_covers_ragged_ends() {
     assert_eq!(dense([128, 64, 64, 3], Dtype::Bf16).grid(&sizes), [8, 6, 1]);
     assert_eq!(Instance::select(8, 2048, 64).grid(&Sizes { q_blocks: 17, ..sizes }), [3, 6, 1]);
     assert_eq!(Instance::tokens(Kernel::ReorderPool, 64, Dtype::Bf16).grid(&sizes), [16, 6, 1]);
+    // Query tiles of 64 rows, two or three to a block of threads.
+    assert_eq!(hopper_sparse([192, 64, 64, 3], Dtype::Bf16).grid(&sizes), [6, 6, 1]);
+    let long = Sizes { q_blocks: 7, q_block: 128, ..sizes };
+    assert_eq!(hopper_sparse([192, 64, 64, 3], Dtype::Bf16).grid(&long), [5, 6, 1]);
+    assert_eq!(hopper_dense([192, 64, 64, 3], Dtype::Bf16).grid(&sizes), [6, 6, 1]);
 }
 
 #[test]
@@ -136,5 +159,25 @@ fn a_space_is_the_product_of_its_axes_without_what_cannot_be() {
     assert_eq!(points.len(), 27 - 6);
     for (name, axes) in SPACES {
         assert!(axes.instances().count() > 20, "{name}");
+    }
+}
+
+#[test]
+fn what_only_hopper_has_is_built_for_hopper() {
+    for instance in INSTANCES {
+        let maps = instance.tensor_maps();
+        match instance.kernel.arch() {
+            Arch::Sm80 => {
+                assert!(["sm_80", "sm_90a", "sm_120"].iter().all(|arch| Arch::Sm80.builds_for(arch).is_ok()));
+                assert_eq!(maps, None, "{}", id(instance));
+            }
+            Arch::Sm90a => {
+                assert!(
+                    ["sm_80", "sm_90", "sm_100a"].iter().all(|arch| Arch::Sm90a.builds_for(arch).is_err())
+                );
+                let [q, k, v] = maps.unwrap();
+                assert_eq!((k, q.box_elements[1], k.box_elements[1]), (v, 64, instance.constants.block_n));
+            }
+        }
     }
 }

@@ -21,7 +21,8 @@
 //! Source: Dao, "FlashAttention-2", algorithm 1; the layout of fragments is that of the PTX ISA (see `layout`).
 
 use super::{
-    lanes::{quad_max, quad_sum},
+    lanes::quad_sum,
+    rows::{self, Fragments, Scale},
     walk::KeyWalk,
 };
 use crate::{
@@ -113,16 +114,14 @@ pub(crate) unsafe fn forward<C: Config>(
         let mut q = [[0u32; 4]; MAX_SIDE as usize / 16];
         let (row, chunk) = ldmatrix_columns_last(lane);
         let q_at = slot_at(c.stages - 1) + tile_offset(c.chunks(), warp * WARP_ROWS + row, chunk);
-        // A negative scale is a positive one of -Q, so that the largest score is the largest weight.
-        let sign = if softmax_scale < 0.0 { 0x8000_8000 } else { 0 };
+        let scale = Scale::new(softmax_scale);
+        let sign = if scale.negated { 0x8000_8000 } else { 0 };
         for k in 0..c.head_dim as usize / 16 {
             q[k] = ptx::ldmatrix(advance(c.chunks(), q_at, 2 * k as u32));
             for i in 0..4 {
                 q[k][i] ^= sign;
             }
         }
-        // A scale of 0 must not meet the -inf of masked keys: the least normal number gives the same weights.
-        let scale_log2 = (softmax_scale.abs() * core::f32::consts::LOG2_E).max(f32::MIN_POSITIVE);
 
         // What a lane adds to a slot to address its row of an operand.
         let (row, chunk) = ldmatrix_rows_last(lane);
@@ -130,7 +129,7 @@ pub(crate) unsafe fn forward<C: Config>(
         let (row, chunk) = ldmatrix_columns_last(lane);
         let v_offset = c.key_tile_bytes() + tile_offset(c.chunks(), row, chunk);
 
-        let mut out = [[0f32; 4]; MAX_SIDE as usize / 8];
+        let mut out: Fragments = [[0.0; 4]; MAX_SIDE as usize / 8];
         let mut rows = [OnlineRow::EMPTY; 2];
         let mut slot = 0;
         while staged[0] != 0 {
@@ -141,7 +140,7 @@ pub(crate) unsafe fn forward<C: Config>(
             let next = load_stage::<C>(slot_at(refill), &head, &mut keys, thread);
 
             // S = Q Kᵀ, unscaled.
-            let mut scores = [[0f32; 4]; MAX_SIDE as usize / 8];
+            let mut scores: Fragments = [[0.0; 4]; MAX_SIDE as usize / 8];
             let k_at = slot_at(slot) + k_offset;
             for k in 0..c.head_dim as usize / 16 {
                 let column = advance(c.chunks(), k_at, 2 * k as u32);
@@ -152,46 +151,15 @@ pub(crate) unsafe fn forward<C: Config>(
                 }
             }
             if staged[0] < c.block_n {
-                for n in 0..c.block_n as usize / 8 {
-                    for i in 0..4 {
-                        let (_, column) = accumulator_element(lane, i as u32);
-                        if n as u32 * 8 + column >= staged[0] {
-                            scores[n][i] = f32::NEG_INFINITY;
-                        }
-                    }
-                }
+                rows::mask(&mut scores, c.block_n, staged[0], lane);
             }
+            let corrections = rows::weigh(&mut scores, c.block_n, &mut rows, scale);
+            rows::rescale(&mut out, c.head_dim, corrections);
 
-            // Online softmax: registers 2r and 2r + 1 of each fragment are row r; four lanes share a row.
-            for r in 0..2 {
-                let mut max = f32::NEG_INFINITY;
-                for n in 0..c.block_n as usize / 8 {
-                    max = max.max(scores[n][2 * r]).max(scores[n][2 * r + 1]);
-                }
-                let step = rows[r].raise::<Device>(quad_max(max), scale_log2);
-                for n in 0..c.block_n as usize / 8 {
-                    let (left, right) = (scores[n][2 * r], scores[n][2 * r + 1]);
-                    (scores[n][2 * r], scores[n][2 * r + 1]) =
-                        (step.weight::<Device>(left), step.weight::<Device>(right));
-                    // In pairs: a chain of additions half as long.
-                    rows[r].sum += scores[n][2 * r] + scores[n][2 * r + 1];
-                }
-                for n in 0..c.head_dim as usize / 8 {
-                    out[n][2 * r] *= step.correction;
-                    out[n][2 * r + 1] *= step.correction;
-                }
-            }
-
-            // O += P V: two score fragments side by side are an A operand.
+            // O += P V.
             let v_at = slot_at(slot) + v_offset;
             for k in 0..c.block_n as usize / 16 {
-                let (left, right) = (scores[2 * k], scores[2 * k + 1]);
-                let p = [
-                    ptx::pack(c.dtype, left[0], left[1]),
-                    ptx::pack(c.dtype, left[2], left[3]),
-                    ptx::pack(c.dtype, right[0], right[1]),
-                    ptx::pack(c.dtype, right[2], right[3]),
-                ];
+                let p = rows::operand(c.dtype, &scores, k);
                 for n in 0..c.head_dim as usize / 16 {
                     let column = advance(c.chunks(), v_at, 2 * n as u32);
                     let b = ptx::ldmatrix_transposed(column + k as u32 * 16 * c.row_bytes());
@@ -211,7 +179,7 @@ pub(crate) unsafe fn forward<C: Config>(
         for r in 0..2 {
             let (row, column) = accumulator_element(lane, 2 * r as u32);
             let row = warp * WARP_ROWS + row;
-            let (factor, lse) = OnlineRow::finish::<Device>(rows[r].max, quad_sum(rows[r].sum), scale_log2);
+            let (factor, lse) = OnlineRow::finish::<Device>(rows[r].max, quad_sum(rows[r].sum), scale.log2);
             if row < queries.rows {
                 let token = (queries.first + row) as usize;
                 let to = head.out.add(token * c.head_dim as usize + column as usize).cast::<u32>();

@@ -39,6 +39,19 @@ pub(crate) unsafe fn quad_max(x: f32) -> f32 {
     }
 }
 
+/// Returns the least of four lanes side by side.
+///
+/// # Safety
+/// All lanes of the warp come here.
+#[inline(always)]
+pub(crate) unsafe fn quad_min(x: u32) -> u32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let x = x.min(shuffle_xor::<1>(x));
+        x.min(shuffle_xor::<2>(x))
+    }
+}
+
 /// Returns the sum over the four lanes that share rows of a fragment.
 ///
 /// # Safety

@@ -1,8 +1,11 @@
-//! One kernel a file; `lanes` and `walk` are what they share.
+//! One kernel a file or folder; `lanes`, `rows`, `union` and `walk` are what they share.
 
 pub(crate) mod attention;
+pub(crate) mod hopper;
 pub(crate) mod lanes;
 pub(crate) mod plain;
 pub(crate) mod reorder_pool;
+pub(crate) mod rows;
 pub(crate) mod select;
+pub(crate) mod union;
 pub(crate) mod walk;

@@ -24,9 +24,24 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// No keys.
+    pub(crate) const EMPTY: Self = Self { at: 0, end: 0 };
+
+    /// Makes the run of keys `at..end`.
+    #[inline(always)]
+    pub(crate) fn new(at: u32, end: u32) -> Self {
+        Self { at, end }
+    }
+
+    /// Says whether all keys have been taken.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
     /// Takes a tile from the front.
     #[inline(always)]
-    fn take(&mut self, step: u32) -> KeyTile {
+    pub(crate) fn take(&mut self, step: u32) -> KeyTile {
         let keys = (self.end - self.at).min(step);
         let tile = KeyTile { first: self.at, keys };
         self.at += keys;
@@ -40,7 +55,7 @@ pub(crate) struct Everything(Run);
 impl Everything {
     #[inline(always)]
     pub(crate) fn new(seqlen: u32) -> Self {
-        Self(Run { at: 0, end: seqlen })
+        Self(Run::new(0, seqlen))
     }
 }
 
@@ -74,9 +89,14 @@ impl Lists {
     /// `indices[..count]` are blocks, `starts[b]..starts[b + 1]` their keys, at least one.
     #[inline(always)]
     pub(crate) unsafe fn new(starts: *const u32, indices: *const i32, count: u32) -> Self {
-        const EMPTY: Run = Run { at: 0, end: 0 };
-        let mut lists =
-            Self { starts, unread: indices, left: count, entry: NONE, upcoming: EMPTY, current: EMPTY };
+        let mut lists = Self {
+            starts,
+            unread: indices,
+            left: count,
+            entry: NONE,
+            upcoming: Run::EMPTY,
+            current: Run::EMPTY,
+        };
         // SAFETY: the caller's.
         unsafe {
             lists.advance();
@@ -93,12 +113,12 @@ impl Lists {
     #[inline(always)]
     unsafe fn advance(&mut self) {
         self.current = self.upcoming;
-        self.upcoming = Run { at: 0, end: 0 };
+        self.upcoming = Run::EMPTY;
         // SAFETY: entries are blocks, and `left` of them are unread.
         unsafe {
             if self.entry != NONE {
                 let bounds = self.starts.add(self.entry as usize);
-                self.upcoming = Run { at: *bounds, end: *bounds.add(1) };
+                self.upcoming = Run::new(*bounds, *bounds.add(1));
             }
             self.entry = NONE;
             if self.left != 0 {
@@ -114,7 +134,7 @@ impl KeyWalk for Lists {
     #[inline(always)]
     unsafe fn next(&mut self, step: u32) -> KeyTile {
         let tile = self.current.take(step);
-        if self.current.at == self.current.end {
+        if self.current.is_empty() {
             // SAFETY: the lists outlive the walk.
             unsafe { self.advance() };
         }

@@ -68,13 +68,17 @@ fn list(args: &KernelsListArgs) -> Result<(), Failure> {
             instance.threads().to_string(),
             instance.shared_bytes().to_string(),
             // Kernels for the portable instruction set run on every later architecture, too.
-            DEFAULT_ARCHS.join(" "),
+            DEFAULT_ARCHS.into_iter().filter(|arch| builds_for(instance, arch)).collect::<Vec<_>>().join(" "),
         ]);
     }
     let mut out = anstream::stdout().lock();
     writeln!(out, "{}", table.trim_fmt())?;
     writeln!(out, "{} kernels", instances.len())?;
     Ok(())
+}
+
+fn builds_for(instance: &Instance, arch: &str) -> bool {
+    instance.kernel.arch().builds_for(arch).is_ok()
 }
 
 fn build(args: &KernelsBuildArgs) -> Result<(), Failure> {
@@ -91,8 +95,17 @@ fn build(args: &KernelsBuildArgs) -> Result<(), Failure> {
         compiler.prepare(arch)?;
         anstream::eprintln!("core       {arch}, {:.1} s", start.elapsed().as_secs_f64());
     }
-    let requests: Vec<(KernelUnit, String)> =
-        args.arch.iter().flat_map(|arch| units.iter().map(|unit| (unit.clone(), arch.clone()))).collect();
+    let (mut requests, mut skipped) = (Vec::<(KernelUnit, String)>::new(), Vec::new());
+    for arch in &args.arch {
+        for unit in &units {
+            match unit.builds_for(arch) {
+                Ok(()) => requests.push((unit.clone(), arch.clone())),
+                Err(reason) => skipped.push(reason),
+            }
+        }
+    }
+    // What only one architecture has is no failure when all are asked for; what nothing was built for is.
+    skipped.iter().for_each(|reason| anstream::eprintln!("skipped    {reason}"));
 
     let bar = progress_bar(requests.len());
     let start = Instant::now();

@@ -8,6 +8,9 @@ use core::arch::{asm, global_asm, nvptx};
 
 use crate::{config::Dtype, softmax::Math};
 
+pub(crate) mod hopper;
+pub(crate) mod wgmma;
+
 // Alignment 1024: what any swizzled layout wants of its base.
 global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");
 
@@ -55,6 +58,23 @@ pub(crate) fn opaque(x: u32) -> u32 {
     // SAFETY: registers only.
     unsafe { asm!("mov.u32 {}, {};", out(reg32) y, in(reg32) x, options(pure, nomem, nostack)) };
     y
+}
+
+/// Returns once `x`, a number that is not negative, is known in all lanes: what it depends on is computed before what
+/// follows.
+///
+/// A wait for asynchronous work orders nothing but that work, so the assembler places it as early as it can. A branch on
+/// the number holds it back; a vote, so that the branch is known to be the warp's ("vote.sync", "trap").
+///
+/// # Safety
+/// All lanes of the warp come here.
+#[inline(always)]
+pub(crate) unsafe fn settle(x: f32) {
+    // SAFETY: the caller's; a negative number is a mistake that ends the kernel, NaN passes.
+    unsafe {
+        asm!("{{ .reg .pred p; setp.lt.f32 p, {}, 0f00000000; vote.sync.any.pred p, p, 0xffffffff; @p trap; }}",
+            in(reg32) x, options(nostack));
+    }
 }
 
 /// Ends the kernel with an error the driver reports ("Miscellaneous Instructions: trap").
@@ -239,6 +259,21 @@ pub(crate) unsafe fn shuffle_xor<const MASK: u32>(x: u32) -> u32 {
     other
 }
 
+/// Returns the value of lane 0, which is then known to be the same in all lanes ("shfl.sync", `.idx`).
+///
+/// # Safety
+/// All lanes of the warp come here.
+#[inline(always)]
+pub(crate) unsafe fn uniform(x: u32) -> u32 {
+    let first: u32;
+    // SAFETY: the caller's. Clamp 0x1f: segments are whole warps.
+    unsafe {
+        asm!("shfl.sync.idx.b32 {}, {}, 0, 0x1f, 0xffffffff;",
+            out(reg32) first, in(reg32) x, options(nomem, nostack));
+    }
+    first
+}
+
 /// Returns a bit per lane, set where `condition` is true ("vote.sync", `.ballot`).
 ///
 /// # Safety
@@ -266,6 +301,58 @@ pub(crate) unsafe fn load_shared(address: u32) -> f32 {
         asm!("ld.shared.f32 {}, [{}];", out(reg32) x, in(reg32) address, options(readonly, nostack));
     }
     x
+}
+
+/// Loads a word from shared memory ("ld", `.shared.u32`).
+///
+/// # Safety
+/// As for [`load_shared`].
+#[inline(always)]
+pub(crate) unsafe fn load_shared_word(address: u32) -> u32 {
+    let x: u32;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("ld.shared.u32 {}, [{}];", out(reg32) x, in(reg32) address, options(readonly, nostack));
+    }
+    x
+}
+
+/// Loads four words from shared memory ("ld", `.shared.v4.u32`).
+///
+/// # Safety
+/// As for [`load_shared`], of 16 bytes aligned to 16.
+#[inline(always)]
+pub(crate) unsafe fn load_shared_words(address: u32) -> [u32; 4] {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("ld.shared.v4.u32 {{{}, {}, {}, {}}}, [{}];",
+            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg32) address, options(readonly, nostack));
+    }
+    [a, b, c, d]
+}
+
+/// Stores a word to shared memory ("st", `.shared.u32`).
+///
+/// # Safety
+/// As for [`store_shared`].
+#[inline(always)]
+pub(crate) unsafe fn store_shared_word(address: u32, x: u32) {
+    // SAFETY: the caller's.
+    unsafe { asm!("st.shared.u32 [{}], {};", in(reg32) address, in(reg32) x, options(nostack)) }
+}
+
+/// Stores four words to shared memory ("st", `.shared.v4.u32`).
+///
+/// # Safety
+/// As for [`store_shared`], of 16 bytes aligned to 16.
+#[inline(always)]
+pub(crate) unsafe fn store_shared_words(address: u32, x: [u32; 4]) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("st.shared.v4.u32 [{}], {{{}, {}, {}, {}}};",
+            in(reg32) address, in(reg32) x[0], in(reg32) x[1], in(reg32) x[2], in(reg32) x[3], options(nostack));
+    }
 }
 
 /// Loads four numbers from shared memory ("ld", `.shared.v4.f32`).

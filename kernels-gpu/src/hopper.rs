@@ -1,0 +1,253 @@
+//! What attention on compute capability 9.0a knows before a launch: its warpgroups, its shared memory, its tensor maps.
+//!
+//! Owns the derivations from [`Constants`] that device code and host share. `panels` owns the layout within a tile.
+
+use crate::{
+    config::Constants,
+    panels::{Swizzle, TILE_ALIGNMENT, Tile},
+};
+
+/// Query rows of a warpgroup: the height of a `wgmma`.
+pub const GROUP_ROWS: u32 = 64;
+/// Warps of a warpgroup.
+pub const GROUP_WARPS: u32 = 4;
+/// Most warpgroups that compute.
+pub const MAX_CONSUMERS: u32 = 3;
+/// Most key tiles in shared memory.
+pub const MAX_STAGES: u32 = 8;
+/// Bytes of a barrier in shared memory, and of what the producer says of a stage.
+const WORD: u32 = 8;
+/// Registers a thread can have.
+const MAX_REGISTERS: u32 = 255;
+/// Registers of a multiprocessor.
+const MULTIPROCESSOR_REGISTERS: u32 = 65_536;
+/// Unit in which warps give registers to each other.
+const REGISTER_UNIT: u32 = 8;
+/// Most registers a consumer is given: what is left is enough for a producer.
+const MAX_CONSUMER_REGISTERS: u32 = 240;
+/// Fewest registers the producer works with.
+const MIN_PRODUCER_REGISTERS: u32 = 40;
+
+/// Registers of a thread after warpgroups have given some to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegisterSplit {
+    /// Of the producer's warpgroup.
+    pub producer: u32,
+    /// Of each other warpgroup.
+    pub consumer: u32,
+}
+
+impl Constants {
+    /// Returns how many warpgroups compute; each has 64 query rows.
+    pub const fn consumers(&self) -> u32 {
+        self.block_m / GROUP_ROWS
+    }
+
+    /// Says whether a warpgroup of its own starts the copies; else the first warp of the one that computes does.
+    pub const fn has_producer(&self) -> bool {
+        self.warps > self.consumers() * GROUP_WARPS
+    }
+
+    /// Returns the registers that warpgroups give to each other, if there is a producer and it gains anything.
+    pub const fn register_split(&self) -> Option<RegisterSplit> {
+        let threads = self.threads() * self.ctas_per_sm;
+        let launched = MULTIPROCESSOR_REGISTERS / threads / REGISTER_UNIT * REGISTER_UNIT;
+        if !self.has_producer() || launched > MAX_REGISTERS {
+            return None;
+        }
+        let all = launched * (self.consumers() + 1);
+        let mut consumer = (all - MIN_PRODUCER_REGISTERS) / self.consumers() / REGISTER_UNIT * REGISTER_UNIT;
+        if consumer > MAX_CONSUMER_REGISTERS {
+            consumer = MAX_CONSUMER_REGISTERS;
+        }
+        // No more than it was launched with: the producer only gives.
+        let rest = all - consumer * self.consumers();
+        let producer = if rest < launched { rest } else { launched };
+        Some(RegisterSplit { producer, consumer })
+    }
+
+    /// Returns the shape of the query tile of a warpgroup.
+    pub const fn query_tile(&self) -> Tile {
+        Tile { rows: GROUP_ROWS, head_dim: self.head_dim }
+    }
+
+    /// Returns the shape of a key tile, which is that of a value tile.
+    pub const fn key_tile(&self) -> Tile {
+        Tile { rows: self.block_n, head_dim: self.head_dim }
+    }
+}
+
+/// Where things lie in shared memory, in bytes from its start, which is aligned to [`TILE_ALIGNMENT`].
+///
+/// ```text
+///   Q of each warpgroup │ K of each stage │ V of each stage │ barriers │ notes
+/// ```
+/// Barriers: for each warpgroup, its queries are there; for each stage, keys are there, values are there, keys are
+/// used, values are used. A note is what the producer says of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedMap {
+    consumers: u32,
+    stages: u32,
+    query_bytes: u32,
+    key_bytes: u32,
+}
+
+impl SharedMap {
+    /// Lays out the shared memory of attention with these constants.
+    pub const fn of(c: &Constants) -> Self {
+        Self {
+            consumers: c.consumers(),
+            stages: c.stages,
+            query_bytes: c.query_tile().bytes(),
+            key_bytes: c.key_tile().bytes(),
+        }
+    }
+
+    /// Returns the query tile of a warpgroup.
+    #[inline(always)]
+    pub const fn queries(self, consumer: u32) -> u32 {
+        consumer * self.query_bytes
+    }
+
+    /// Returns the key tile of a stage.
+    #[inline(always)]
+    pub const fn keys(self, slot: u32) -> u32 {
+        self.queries(self.consumers) + slot * self.key_bytes
+    }
+
+    /// Returns the value tile of a stage.
+    #[inline(always)]
+    pub const fn values(self, slot: u32) -> u32 {
+        self.keys(self.stages) + slot * self.key_bytes
+    }
+
+    /// Returns the barrier of a warpgroup's queries.
+    #[inline(always)]
+    pub const fn queries_there(self, consumer: u32) -> u32 {
+        self.values(self.stages) + consumer * WORD
+    }
+
+    /// Returns the barrier of a stage's keys, there once they have landed.
+    #[inline(always)]
+    pub const fn keys_there(self, slot: u32) -> u32 {
+        self.queries_there(self.consumers) + slot * WORD
+    }
+
+    /// Returns the barrier of a stage's values, there once they have landed.
+    #[inline(always)]
+    pub const fn values_there(self, slot: u32) -> u32 {
+        self.keys_there(self.stages) + slot * WORD
+    }
+
+    /// Returns the barrier of a stage's keys, used once all warps have left them.
+    #[inline(always)]
+    pub const fn keys_used(self, slot: u32) -> u32 {
+        self.values_there(self.stages) + slot * WORD
+    }
+
+    /// Returns the barrier of a stage's values, used once all warps have left them.
+    #[inline(always)]
+    pub const fn values_used(self, slot: u32) -> u32 {
+        self.keys_used(self.stages) + slot * WORD
+    }
+
+    /// Returns the note of a stage.
+    #[inline(always)]
+    pub const fn note(self, slot: u32) -> u32 {
+        self.values_used(self.stages) + slot * WORD
+    }
+
+    /// Returns all bytes.
+    pub const fn bytes(self) -> u32 {
+        self.note(self.stages)
+    }
+}
+
+/// What the producer says of a stage: how many keys its tile has, and which warpgroups want it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note(u32);
+
+impl Note {
+    /// There are no more tiles.
+    pub const END: Self = Self(0);
+
+    /// Makes the note of a tile of `keys` keys, at least one, that the warpgroups with a bit in `wanted` want.
+    #[inline(always)]
+    pub const fn new(keys: u32, wanted: u32) -> Self {
+        Self(keys | wanted << 16)
+    }
+
+    /// Reads a note from its bits.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Returns its bits.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the keys of the tile; 0 says that there are no more tiles.
+    #[inline(always)]
+    pub const fn keys(self) -> u32 {
+        self.0 & 0xffff
+    }
+
+    /// Says whether a warpgroup wants the tile.
+    #[inline(always)]
+    pub const fn is_for(self, consumer: u32) -> bool {
+        self.0 >> 16 >> consumer & 1 != 0
+    }
+}
+
+/// A place in the ring of stages, and the parity of the phase that its barriers are in there: they complete a phase
+/// each time around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The stage.
+    pub slot: u32,
+    /// Parity of the current phase.
+    pub parity: u32,
+}
+
+impl Turn {
+    /// The first.
+    pub const FIRST: Self = Self { slot: 0, parity: 0 };
+
+    /// Returns the next in a ring of `stages`.
+    #[inline(always)]
+    pub const fn next(self, stages: u32) -> Self {
+        if self.slot + 1 == stages {
+            Self { slot: 0, parity: self.parity ^ 1 }
+        } else {
+            Self { slot: self.slot + 1, parity: self.parity }
+        }
+    }
+}
+
+/// A tensor that a kernel copies boxes of, as the host must describe it (`cuTensorMapEncodeTiled`).
+///
+/// The tensor is `[batch_heads, tokens, head_dim]` of the constants' 16-bit type, dense; dimensions are named from the
+/// innermost: sizes {head_dim, tokens, batch_heads}, strides of the last two {`2 head_dim`, `2 head_dim tokens`} bytes,
+/// element strides 1, no interleave, no out-of-bounds fill but zeros. Tokens past a head's end read as zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorMap {
+    /// Elements of the box along each dimension, from the innermost.
+    pub box_elements: [u32; 3],
+    /// Permutation of what is copied.
+    pub swizzle: Swizzle,
+}
+
+impl TensorMap {
+    /// Describes copies of a tile: one box a panel.
+    pub const fn of(tile: Tile) -> Self {
+        Self { box_elements: [tile.panel_columns(), tile.rows, 1], swizzle: tile.swizzle() }
+    }
+}
+
+const _: () = assert!(TILE_ALIGNMENT.is_multiple_of(WORD));
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Softmax of the rows that a lane has in accumulators: what attention does between its two products, whichever
+//! instructions compute those.
+//!
+//! Scores and output are fragments of eight columns: registers `2r` and `2r + 1` of each belong to row `r` of two, and
+//! four lanes side by side share a row (`layout::accumulator_element`).
+
+use super::lanes::quad_max;
+use crate::{
+    config::{Dtype, MAX_SIDE},
+    layout::accumulator_element,
+    ptx::{self, Device},
+    softmax::OnlineRow,
+};
+
+/// Fragments of a row as wide as any.
+pub(crate) type Fragments = [[f32; 4]; MAX_SIDE as usize / 8];
+
+/// The softmax of a kernel's scale.
+///
+/// Scores are those of Q or, if `negated`, of -Q: the largest score is then the largest weight for any scale.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    pub(crate) log2: f32,
+    pub(crate) negated: bool,
+}
+
+impl Scale {
+    /// Makes it of the softmax scale, any finite number.
+    #[inline(always)]
+    pub(crate) fn new(softmax_scale: f32) -> Self {
+        // A scale of 0 must not meet the -inf of masked keys: the least normal number gives the same weights.
+        let log2 = (softmax_scale.abs() * core::f32::consts::LOG2_E).max(f32::MIN_POSITIVE);
+        Self { log2, negated: softmax_scale < 0.0 }
+    }
+}
+
+/// Removes the keys from `keys` on from `columns` scores of each row.
+#[inline(always)]
+pub(crate) fn mask(scores: &mut Fragments, columns: u32, keys: u32, lane: u32) {
+    for n in 0..columns as usize / 8 {
+        for i in 0..4 {
+            let (_, column) = accumulator_element(lane, i as u32);
+            if n as u32 * 8 + column >= keys {
+                scores[n][i] = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+/// Takes `columns` scores of each row into its softmax: they become weights. Returns the factors on what was
+/// accumulated before.
+///
+/// # Safety
+/// All lanes of the warp come here.
+#[inline(always)]
+pub(crate) unsafe fn weigh(
+    scores: &mut Fragments,
+    columns: u32,
+    rows: &mut [OnlineRow; 2],
+    scale: Scale,
+) -> [f32; 2] {
+    let mut corrections = [0.0; 2];
+    for r in 0..2 {
+        let mut max = f32::NEG_INFINITY;
+        for n in 0..columns as usize / 8 {
+            max = max.max(scores[n][2 * r]).max(scores[n][2 * r + 1]);
+        }
+        // SAFETY: the caller's.
+        let step = rows[r].raise::<Device>(unsafe { quad_max(max) }, scale.log2);
+        for n in 0..columns as usize / 8 {
+            let (left, right) = (scores[n][2 * r], scores[n][2 * r + 1]);
+            (scores[n][2 * r], scores[n][2 * r + 1]) =
+                (step.weight::<Device>(left), step.weight::<Device>(right));
+            // In pairs: a chain of additions half as long.
+            rows[r].sum += scores[n][2 * r] + scores[n][2 * r + 1];
+        }
+        corrections[r] = step.correction;
+    }
+    corrections
+}
+
+/// Multiplies `columns` accumulators of each row by its factor.
+#[inline(always)]
+pub(crate) fn rescale(out: &mut Fragments, columns: u32, factors: [f32; 2]) {
+    for n in 0..columns as usize / 8 {
+        for r in 0..2 {
+            out[n][2 * r] *= factors[r];
+            out[n][2 * r + 1] *= factors[r];
+        }
+    }
+}
+
+/// Rounds the weights of 16 keys to an A operand: two fragments side by side are one.
+#[inline(always)]
+pub(crate) fn operand(dtype: Dtype, weights: &Fragments, step: usize) -> [u32; 4] {
+    let (left, right) = (weights[2 * step], weights[2 * step + 1]);
+    [
+        ptx::pack(dtype, left[0], left[1]),
+        ptx::pack(dtype, left[2], left[3]),
+        ptx::pack(dtype, right[0], right[1]),
+        ptx::pack(dtype, right[2], right[3]),
+    ]
+}

@@ -256,11 +256,15 @@ pub(crate) struct CheckArgs {
     /// Where to run the kernels.
     #[arg(long, value_enum, default_value = "emulator")]
     pub(crate) backend: CheckBackend,
+    /// Check the checker: drop or weaken each wait, fence, barrier, commit and arrival of the kernels' code in turn; every
+    /// such mutant has to be reported.
+    #[arg(long, conflicts_with = "junit")]
+    pub(crate) mutants: bool,
     /// Check only what has one of these texts in "KERNEL on CASE", as the table and failures name them.
     #[arg(long, value_delimiter = ',', value_name = "TEXT,..")]
     pub(crate) filter: Vec<String>,
     /// Architectures whose kernels the emulator runs.
-    #[arg(long, value_delimiter = ',', value_name = "ARCH,..", default_value = "sm_80")]
+    #[arg(long, value_delimiter = ',', value_name = "ARCH,..", default_value = "sm_80,sm_90a")]
     pub(crate) arch: Vec<EmulatedArch>,
     /// When the emulator completes asynchronous work.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHEN,..", default_value = "late,eager")]

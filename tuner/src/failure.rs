@@ -106,6 +106,7 @@ impl From<CheckError> for Failure {
         match error {
             CheckError::Device(error) => error.into(),
             CheckError::Case(error) => error.into(),
+            error @ CheckError::NotClean { .. } => Self::new(Kind::Incorrect, error),
         }
     }
 }

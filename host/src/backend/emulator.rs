@@ -4,11 +4,17 @@
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc, str::FromStr};
 
-use nabla_emulator::{Completion, DevicePtr, LaunchConfig, Module, Numerics, Options, Param, launch_with};
+use nabla_emulator::{
+    Completion, DevicePtr, LaunchConfig, Module, Numerics, Options, OutOfBounds, Param, Swizzle,
+    TensorElement, TensorMap, launch_with,
+};
+use nabla_kernels_gpu::{config, panels};
 
 use super::{
     BackendError, DeviceIdentity, KernelBackend, LaunchCounts,
-    device::{Arguments, Code, Device, DeviceBackend, DeviceError, Limits, Memory, Version},
+    device::{
+        Arguments, Code, Device, DeviceBackend, DeviceError, Limits, MAP_BYTES, MappedTensor, Memory, Version,
+    },
 };
 use crate::ParseError;
 
@@ -91,6 +97,7 @@ impl Default for EmulatorOptions {
             eager: false,
             races: true,
             chip_numerics: false,
+            instruction_budget: None,
             schedule_seed: None,
         }
     }
@@ -101,13 +108,15 @@ impl Default for EmulatorOptions {
 /// # Errors
 /// When the folder of kernels cannot be used.
 pub fn emulator_backend(options: &EmulatorOptions) -> Result<Box<dyn KernelBackend>, BackendError> {
+    let usual = Options::default();
     let run = Options {
         completion: if options.eager { Completion::Eager } else { Completion::Late },
         races: options.races,
         numerics: if options.chip_numerics { options.arch.numerics() } else { Numerics::Fast },
         seed: options.schedule_seed.unwrap_or(0),
         schedule_seed: options.schedule_seed,
-        ..Options::default()
+        instruction_budget: options.instruction_budget.unwrap_or(usual.instruction_budget),
+        ..usual
     };
     let device = EmulatedGpu {
         memory: RefCell::default(),
@@ -202,6 +211,29 @@ impl Device for EmulatedGpu {
         let counts = report.rows().into_iter().collect();
         self.counts.borrow_mut().push(LaunchCounts { variant: function.id.clone(), counts });
         Ok(())
+    }
+
+    fn tensor_map(&self, tensor: &MappedTensor) -> Result<[u8; MAP_BYTES], DeviceError> {
+        let element = match tensor.dtype {
+            config::Dtype::Bf16 => TensorElement::Bf16,
+            config::Dtype::F16 => TensorElement::F16,
+        };
+        let swizzle = match tensor.map.swizzle {
+            panels::Swizzle::Bytes64 => Swizzle::B64,
+            panels::Swizzle::Bytes128 => Swizzle::B128,
+        };
+        TensorMap {
+            element,
+            address: DevicePtr::from_address(tensor.address),
+            sizes: tensor.elements.to_vec(),
+            strides: tensor.strides().to_vec(),
+            box_sizes: tensor.map.box_elements.to_vec(),
+            element_strides: vec![1; 3],
+            swizzle,
+            out_of_bounds: OutOfBounds::Zero,
+        }
+        .encode()
+        .map_err(|error| DeviceError::Kernel(error.to_string()))
     }
 
     fn time_us(&self, work: impl FnOnce() -> Result<(), DeviceError>) -> Result<f64, DeviceError> {

@@ -21,6 +21,18 @@ pub trait KernelBackend: Backend {
     /// What it has not.
     fn fits(&self, instance: &Instance) -> Result<(), Ineligible>;
 
+    /// Returns the code of an instance as the device would run it, and the architecture it is for.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    fn code(&self, instance: &Instance) -> Result<InstanceCode, BackendError>;
+
+    /// Runs other code in the place of an instance's from now on. Its entry and parameters have to be the same.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    fn substitute(&self, instance: &Instance, ptx: &str) -> Result<(), BackendError>;
+
     /// Puts tensors on the device as [`Backend::load`] does.
     ///
     /// # Errors
@@ -51,6 +63,15 @@ pub trait KernelWorkspace: Workspace {
 
     /// Hands over what the launches since the last call counted, in their order; empty on a device that counts nothing.
     fn take_counts(&mut self) -> Vec<LaunchCounts>;
+}
+
+/// A compiled instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceCode {
+    /// PTX.
+    pub ptx: String,
+    /// Architecture it was compiled for, such as `sm_80`.
+    pub arch: String,
 }
 
 /// What one launch executed. Counts, not times.

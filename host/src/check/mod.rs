@@ -5,12 +5,14 @@
 //! attention  output and lse of one case against float64, within the derived budget
 //! reorder    every token in its place, every mean
 //! selection  every list against the definition of the threshold
+//! mutation   whether the emulator reports every weakened synchronisation of the shipped code
 //! ```
 //! Owns what is right; launches nothing itself but asks a backend to. A check is one subject, a kernel instance or a CPU
 //! tile, on one case.
 
 mod attention;
 mod catalogue;
+mod mutation;
 mod reorder;
 mod selection;
 
@@ -21,6 +23,7 @@ use nabla_kernels_gpu::{
     instances::{Instance, Kernel},
 };
 
+pub use self::mutation::{MutantOutcome, MutantResult, check_mutants};
 use self::{
     attention::AttentionCase,
     catalogue::{ATTENTION, Case, REORDER, SELECTION},
@@ -41,6 +44,8 @@ const USUAL_BLOCK: usize = 64;
 const USUAL_CASE: &str = "ragged-grid";
 /// The same for the plain kernel: all its rows are scattered.
 const SMALL_CASE: &str = "flat";
+/// Stands for the case of an instance that the device cannot run.
+const NO_CASE: &str = "every case";
 /// Most query-key pairs of a head that the plain kernel is tried on.
 const MOST_PLAIN_PAIRS: usize = 160 * 160;
 /// Shares of the pooled attention that selections are tried with, the ends included.
@@ -92,6 +97,14 @@ pub enum CheckError {
     /// Nothing more runs on the device.
     #[error(transparent)]
     Device(#[from] BackendError),
+    /// Code that mutants are to be made of is not clean itself.
+    #[error("{kernel} is not clean, so its mutants say nothing: {reason}")]
+    NotClean {
+        /// Kernel instance.
+        kernel: String,
+        /// What was reported.
+        reason: String,
+    },
     /// The catalogue holds an impossible problem.
     #[error("a case of the catalogue is impossible: {0}")]
     Case(#[from] ParseError),
@@ -107,7 +120,22 @@ pub fn check_kernels(
     filter: Filter<'_>,
     sink: Sink<'_>,
 ) -> Result<(), CheckError> {
-    let mut run = Run { backend, instances, filter, sink };
+    let mut runnable = Vec::new();
+    for instance in instances {
+        match backend.fits(instance) {
+            Ok(()) => runnable.push(*instance),
+            Err(ineligible) if filter(&variant_id(instance), NO_CASE) => sink(Outcome {
+                subject: variant_id(instance),
+                case: NO_CASE.to_owned(),
+                verdict: Verdict::Skipped(ineligible.reason),
+                accuracy: None,
+                counts: BTreeMap::new(),
+                seconds: 0.0,
+            }),
+            Err(_) => {}
+        }
+    }
+    let mut run = Run { backend, instances: &runnable, filter, sink };
     for case in ATTENTION {
         run.attention(case)?;
     }
@@ -120,7 +148,20 @@ pub fn check_kernels(
     Ok(())
 }
 
-/// Runs an instance on one case of its kernel that has work for every part of it, to count what it executes.
+/// Names one case of an instance's kernel that has work for every part of it.
+fn usual_case(instance: &Instance) -> String {
+    match instance.kernel {
+        Kernel::AttentionDense | Kernel::HopperDense => format!("{USUAL_CASE} dense"),
+        Kernel::AttentionPlain => format!("{SMALL_CASE} block {USUAL_BLOCK}"),
+        Kernel::AttentionSparse | Kernel::HopperSparse => {
+            format!("{USUAL_CASE} block {}", USUAL_BLOCK.max(instance.query_rows() as usize))
+        }
+        Kernel::ReorderPool => USUAL_CASE.to_owned(),
+        Kernel::Select => "video mass 0.8".to_owned(),
+    }
+}
+
+/// Runs an instance on one case that has work for every part of it, to count what it executes.
 ///
 /// # Errors
 /// When the device gives out.
@@ -128,15 +169,7 @@ pub fn run_usual_case(
     backend: &dyn KernelBackend,
     instance: &Instance,
 ) -> Result<Option<Outcome>, CheckError> {
-    let case = match instance.kernel {
-        Kernel::AttentionDense => format!("{USUAL_CASE} dense"),
-        Kernel::AttentionPlain => format!("{SMALL_CASE} block {USUAL_BLOCK}"),
-        Kernel::AttentionSparse => {
-            format!("{USUAL_CASE} block {}", USUAL_BLOCK.max(instance.constants.block_m as usize))
-        }
-        Kernel::ReorderPool => USUAL_CASE.to_owned(),
-        Kernel::Select => "video mass 0.8".to_owned(),
-    };
+    let case = usual_case(instance);
     let mut found = None;
     check_kernels(backend, &[*instance], &|_, name| name == case, &mut |outcome| found = Some(outcome))?;
     Ok(found)
@@ -224,27 +257,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Lists the instances that any of some cases is for; one that the device cannot run is an outcome of its own.
-    fn instances(&mut self, cases: &[&str], fits: impl Fn(&Instance) -> bool) -> Vec<Instance> {
+    /// Lists the instances that any of some cases is for.
+    fn instances(&self, cases: &[&str], fits: impl Fn(&Instance) -> bool) -> Vec<Instance> {
         let wanted = |instance: &&Instance| {
             fits(instance) && cases.iter().any(|case| (self.filter)(&variant_id(instance), case))
         };
-        let all: Vec<Instance> = self.instances.iter().filter(wanted).copied().collect();
-        let mut fitting = Vec::new();
-        for instance in all {
-            match self.backend.fits(&instance) {
-                Ok(()) => fitting.push(instance),
-                Err(ineligible) => (self.sink)(Outcome {
-                    subject: variant_id(&instance),
-                    case: cases.first().copied().unwrap_or_default().to_owned(),
-                    verdict: Verdict::Skipped(ineligible.reason),
-                    accuracy: None,
-                    counts: BTreeMap::new(),
-                    seconds: 0.0,
-                }),
-            }
-        }
-        fitting
+        self.instances.iter().filter(wanted).copied().collect()
     }
 
     /// Runs one instance and hands the outcome over.
@@ -273,14 +291,14 @@ impl Run<'_> {
         for block in blocks_of(case) {
             let name = case_name(case, block);
             let fits = |instance: &Instance| match (instance.kernel, block) {
-                (Kernel::AttentionDense, None) => true,
+                (Kernel::AttentionDense | Kernel::HopperDense, None) => true,
                 // It has no tiles: what is longer says nothing new about it.
                 (Kernel::AttentionPlain, Some(block)) => {
                     block.q_block == USUAL_BLOCK && case.pairs() <= MOST_PLAIN_PAIRS
                 }
                 // A tile never spans two query blocks.
-                (Kernel::AttentionSparse, Some(block)) => {
-                    instance.constants.block_m as usize <= block.q_block
+                (Kernel::AttentionSparse | Kernel::HopperSparse, Some(block)) => {
+                    instance.query_rows() as usize <= block.q_block
                 }
                 _ => false,
             };

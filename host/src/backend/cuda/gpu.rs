@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{
     super::{
         LaunchCounts,
-        device::{Arguments, Code, Device, DeviceError, Limits, Memory},
+        device::{Arguments, Code, Device, DeviceError, Limits, MAP_BYTES, MappedTensor, Memory},
     },
     driver::{Context, DeviceFacts, DeviceMemory, Driver, Event, Function},
 };
@@ -65,6 +65,10 @@ impl Device for Gpu {
 
     fn launch(&self, function: &Function, grid: [u32; 3], arguments: &Arguments) -> Result<(), DeviceError> {
         function.launch(grid, arguments)
+    }
+
+    fn tensor_map(&self, tensor: &MappedTensor) -> Result<[u8; MAP_BYTES], DeviceError> {
+        self.context.tensor_map(tensor)
     }
 
     /// Evicts the second-level cache first. The fill also keeps the device busy while the host queues the rest, so

@@ -34,8 +34,8 @@ impl<D: Device> DeviceWorkspace<'_, D> {
 impl<D: Device> KernelWorkspace for DeviceWorkspace<'_, D> {
     fn attention_of(&mut self, instance: &Instance, pattern: &Pattern) -> Result<f64, BackendError> {
         let fitting: &[Kernel] = match pattern {
-            Pattern::Dense => &[Kernel::AttentionDense],
-            Pattern::Mask(_) => &[Kernel::AttentionSparse, Kernel::AttentionPlain],
+            Pattern::Dense => &[Kernel::AttentionDense, Kernel::HopperDense],
+            Pattern::Mask(_) => &[Kernel::AttentionSparse, Kernel::HopperSparse, Kernel::AttentionPlain],
         };
         let launched =
             Self::expect(instance, fitting).and_then(|()| self.launch_attention(instance, pattern));

@@ -9,7 +9,10 @@ use super::{
     arguments::{Arguments, parameters_of, target_of},
     error::{DeviceError, Version},
 };
-use crate::codegen::{BuildError, Built, KernelCacheError, KernelStore, variant_id};
+use crate::{
+    codegen::{BuildError, Built, KernelCacheError, KernelStore, variant_id},
+    variant::Ineligible,
+};
 
 /// Heads of a launch: blocks along y.
 const MAX_GRID_Y: u32 = 65_535;
@@ -67,6 +70,19 @@ impl<D: Device> Kernels<D> {
         self.store.ready().map_err(|error| DeviceError::Build(error.to_string()))
     }
 
+    /// Says whether a kernel can be built for an architecture that the device runs.
+    pub(super) fn runs(&self, instance: &Instance) -> Result<(), Ineligible> {
+        let architectures = architectures(self.device.limits().capability);
+        if architectures.iter().any(|arch| instance.kernel.arch().builds_for(arch).is_ok()) {
+            return Ok(());
+        }
+        let why = architectures.iter().find_map(|arch| instance.kernel.arch().builds_for(arch).err());
+        let name = &self.device.limits().name;
+        Err(Ineligible {
+            reason: format!("{}: {name} is another", why.unwrap_or("it is for another architecture")),
+        })
+    }
+
     /// Returns a kernel, built and loaded at the first call.
     pub(super) fn get(&self, instance: &Instance) -> Result<Rc<LoadedKernel<D>>, DeviceError> {
         if let Some(kernel) = self.loaded.borrow().get(instance) {
@@ -77,11 +93,22 @@ impl<D: Device> Kernels<D> {
         Ok(kernel)
     }
 
+    /// Takes other PTX for an instance from now on.
+    pub(super) fn substitute(&self, instance: &Instance, ptx: &str) -> Result<(), DeviceError> {
+        let kernel = Rc::new(self.load_ptx(instance, ptx)?);
+        self.loaded.borrow_mut().insert(*instance, kernel);
+        Ok(())
+    }
+
     fn load(&self, instance: &Instance) -> Result<LoadedKernel<D>, DeviceError> {
         let built = self.built(instance)?;
+        self.load_ptx(instance, &built.ptx)
+    }
+
+    fn load_ptx(&self, instance: &Instance, ptx: &str) -> Result<LoadedKernel<D>, DeviceError> {
         let limits = self.device.limits();
         let id = variant_id(instance);
-        let target = target_of(&built.ptx).unwrap_or("no architecture");
+        let target = target_of(ptx).unwrap_or("no architecture");
         if !runs_on(target, limits.capability) {
             return Err(DeviceError::WrongArchitecture {
                 kernel: id,
@@ -91,7 +118,7 @@ impl<D: Device> Kernels<D> {
                 expected: architectures(limits.capability)[0],
             });
         }
-        let parameters = parameters_of(&built.ptx, instance.entry()).ok_or_else(|| {
+        let parameters = parameters_of(ptx, instance.entry()).ok_or_else(|| {
             DeviceError::Kernel(format!(
                 "the PTX of {id} has no entry {} with scalar parameters: build it again",
                 instance.entry()
@@ -99,7 +126,7 @@ impl<D: Device> Kernels<D> {
         })?;
         let code = Code {
             id: &id,
-            ptx: &built.ptx,
+            ptx,
             entry: instance.entry(),
             parameters,
             threads: instance.threads(),
@@ -110,7 +137,7 @@ impl<D: Device> Kernels<D> {
     }
 
     /// Builds or reads a kernel for the best architecture there is one for.
-    fn built(&self, instance: &Instance) -> Result<Built, DeviceError> {
+    pub(super) fn built(&self, instance: &Instance) -> Result<Built, DeviceError> {
         let mut first = None;
         for arch in architectures(self.device.limits().capability) {
             match self.store.get(instance, arch) {

@@ -24,7 +24,8 @@ mod workspace;
 use std::{fmt, path::Path, rc::Rc, sync::Arc};
 
 use nabla_kernels_gpu::{
-    config::Constants,
+    config::{self, Constants},
+    hopper::TensorMap,
     instances::{Instance, space::Axes},
 };
 
@@ -38,7 +39,7 @@ use self::{
     workspace::DeviceWorkspace,
 };
 use super::{
-    Backend, BackendError, DeviceIdentity, KernelBackend, KernelWorkspace, LaunchCounts, Orders, Workspace,
+    Backend, BackendError, DeviceIdentity, InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts, Orders, Workspace,
 };
 use crate::{
     Problem,
@@ -75,6 +76,31 @@ pub(super) struct Code<'a> {
     pub(super) shared_bytes: u32,
 }
 
+/// Bytes of a tensor map; in device memory it is aligned to 64.
+pub(super) const MAP_BYTES: usize = 128;
+
+/// A dense tensor `[batch_heads, tokens, head_dim]` of 16-bit numbers, and how boxes of it are copied. Coordinates past an
+/// end read as zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MappedTensor {
+    /// Device address of the first element, a multiple of 16.
+    pub(super) address: u64,
+    /// Elements along each dimension, from the innermost.
+    pub(super) elements: [u64; 3],
+    /// Type of the elements.
+    pub(super) dtype: config::Dtype,
+    /// Box and swizzle.
+    pub(super) map: TensorMap,
+}
+
+impl MappedTensor {
+    /// Returns the bytes between neighbours along the second and third dimension.
+    pub(super) fn strides(&self) -> [u64; 2] {
+        let row = self.elements[0] * 2;
+        [row, row * self.elements[1]]
+    }
+}
+
 /// Something that runs PTX.
 ///
 /// Handles stay on the thread that made them. Work is done in the order in which it is queued.
@@ -104,6 +130,9 @@ pub(super) trait Device: fmt::Debug + Sized {
         grid: [u32; 3],
         arguments: &Arguments,
     ) -> Result<(), DeviceError>;
+
+    /// Describes a tensor on the device to kernels that copy boxes of it.
+    fn tensor_map(&self, tensor: &MappedTensor) -> Result<[u8; MAP_BYTES], DeviceError>;
 
     /// Returns the microseconds the device takes for what `work` queues; NaN where time is not modelled.
     fn time_us(&self, work: impl FnOnce() -> Result<(), DeviceError>) -> Result<f64, DeviceError>;
@@ -201,12 +230,22 @@ impl<D: Device> KernelBackend for DeviceBackend<D> {
 
     fn fits(&self, instance: &Instance) -> Result<(), Ineligible> {
         let (needed, limits) = (instance.shared_bytes(), self.device.limits());
+        self.kernels.runs(instance)?;
         if needed <= limits.shared_bytes_per_block {
             return Ok(());
         }
         let Limits { name, shared_bytes_per_block: available, .. } = limits;
         let reason = format!("needs {needed} bytes of shared memory, {name} has {available} for a block");
         Err(Ineligible { reason })
+    }
+
+    fn code(&self, instance: &Instance) -> Result<InstanceCode, BackendError> {
+        let built = self.kernels.built(instance).map_err(|error| error.during(D::BACKEND, "finding code"))?;
+        Ok(InstanceCode { ptx: built.ptx.clone(), arch: built.arch.clone() })
+    }
+
+    fn substitute(&self, instance: &Instance, ptx: &str) -> Result<(), BackendError> {
+        self.kernels.substitute(instance, ptx).map_err(|error| error.during(D::BACKEND, "loading other code"))
     }
 
     fn open(

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use nabla_kernels_gpu::instances::{Instance, Kernel, Sizes};
 
 use super::{
-    Device, DeviceBackend,
+    Device, DeviceBackend, MAP_BYTES, MappedTensor,
     arguments::Arguments,
     buffer::Buffer,
     choice::{attention_instance, device_dtype, select_instance},
@@ -395,6 +395,7 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
         pattern: &Pattern,
     ) -> Result<f64, DeviceError> {
         let kernel = self.backend.kernels.get(instance)?;
+        let maps = self.tensor_maps(instance)?;
         let (counts, indices, max_blocks) = match pattern {
             Pattern::Dense => (0, 0, 0),
             Pattern::Mask(mask) => {
@@ -421,11 +422,35 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
             .u32(self.q_cut.tokens)
             .u32(self.kv_cut.tokens)
             .f32(self.problem.softmax_scale);
+        let arguments = match &maps {
+            None => arguments,
+            Some(maps) => (0..3).fold(arguments, |arguments, tensor| {
+                arguments.pointer(maps.address() + (tensor * MAP_BYTES) as u64)
+            }),
+        };
         let sizes = self.sizes(&self.q_cut, self.orders.q.layout().block())?;
         let time_us = self.backend.device.time_us(|| kernel.launch(&sizes, &arguments))?;
         self.out.check_guards(kernel.id())?;
         self.lse.check_guards(kernel.id())?;
         Ok(time_us)
+    }
+
+    /// Puts the maps of queries, keys and values on the device, for kernels that read them so.
+    fn tensor_maps(&self, instance: &Instance) -> Result<Option<Buffer<D>>, DeviceError> {
+        let Some(maps) = instance.tensor_maps() else { return Ok(None) };
+        let mut bytes = Vec::with_capacity(3 * MAP_BYTES);
+        let tensors = [(&self.q, &self.q_cut), (&self.k, &self.kv_cut), (&self.v, &self.kv_cut)];
+        for ((tokens, cut), map) in tensors.into_iter().zip(maps) {
+            let elements = [self.problem.head_dim as u64, u64::from(cut.tokens), u64::from(self.batch_heads)];
+            let tensor = MappedTensor {
+                address: tokens.ordered.address(),
+                elements,
+                dtype: instance.constants.dtype,
+                map,
+            };
+            bytes.extend(self.backend.device.tensor_map(&tensor)?);
+        }
+        Buffer::of(&self.backend.device, "tensor maps", &bytes).map(Some)
     }
 
     fn fetch(&self) -> Result<AttentionOutput, DeviceError> {

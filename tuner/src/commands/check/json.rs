@@ -10,7 +10,7 @@ use super::Suite;
 use crate::failure::{Failure, Kind};
 
 /// Version of the layout.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// Writes all suites.
 pub(super) fn text(suites: &[Suite]) -> Result<String, Failure> {

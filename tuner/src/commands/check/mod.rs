@@ -2,6 +2,7 @@
 
 mod json;
 mod junit;
+mod mutants;
 mod summary;
 
 use std::{fs, io::IsTerminal as _, path::Path, time::Instant};
@@ -51,6 +52,9 @@ impl Suite {
 
 /// Checks, prints a table, and writes the files asked for.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
+    if args.mutants {
+        return mutants::run(args);
+    }
     let suites = suites(args)?;
     let [passed, failed, skipped] = suites.iter().fold([0; 3], |sum, suite| {
         let counts = suite.counts();

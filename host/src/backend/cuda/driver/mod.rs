@@ -8,6 +8,7 @@
 mod context;
 mod event;
 mod function;
+mod tensor_map;
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
@@ -18,6 +19,11 @@ use std::{
 use cudarc::driver::sys;
 use sys::{CUcontext, CUdevice, CUdevice_attribute as Attribute, CUdeviceptr, CUevent, CUfunction, CUmodule};
 use sys::{CUfunction_attribute as FunctionAttribute, CUjit_option as JitOption, CUstream};
+use sys::{
+    CUtensorMap as TensorMap, CUtensorMapDataType as TensorElement, CUtensorMapFloatOOBfill as TensorFill,
+    CUtensorMapInterleave as TensorInterleave, CUtensorMapL2promotion as TensorPromotion,
+    CUtensorMapSwizzle as TensorSwizzle,
+};
 
 pub(super) use self::{
     context::{Context, DeviceMemory},
@@ -99,6 +105,10 @@ functions! {
     cuEventSynchronize(CUevent);
     cuEventElapsedTime(*mut f32, CUevent, CUevent);
     cuEventDestroy_v2(CUevent);
+    cuTensorMapEncodeTiled(
+        *mut TensorMap, TensorElement, c_uint, *mut c_void, *const u64, *const u64, *const c_uint, *const c_uint,
+        TensorInterleave, TensorSwizzle, TensorPromotion, TensorFill
+    );
 }
 
 /// A loaded driver of a version that will do.

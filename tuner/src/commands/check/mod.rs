@@ -145,10 +145,7 @@ fn suite<B: nabla_host::backend::Backend + ?Sized>(
     let bar = spinner(&name);
     let wanted = |subject: &str, case: &str| {
         args.filter.is_empty()
-            || args
-                .filter
-                .iter()
-                .any(|filter| subject.contains(filter.as_str()) || case.contains(filter.as_str()))
+            || args.filter.iter().any(|filter| format!("{subject} on {case}").contains(filter.as_str()))
     };
     let started = Instant::now();
     let mut outcomes = Vec::new();

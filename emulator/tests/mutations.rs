@@ -33,7 +33,8 @@ fn check(line: &str, expected: &[(MutationKind, &str, &str)]) {
         .into_iter()
         .map(|mutant| {
             assert_eq!(mutant.text, line.split_whitespace().collect::<Vec<_>>().join(" "));
-            let changed = mutant.ptx.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
+            let ptx = mutant.ptx();
+            let changed = ptx.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
             (mutant.kind, mutant.change, changed.expect("the rest stays as it was").to_owned())
         })
         .collect();
@@ -329,8 +330,9 @@ fn only_the_instruction_itself_changes() {
     let changed: Vec<String> = of(body)
         .into_iter()
         .map(|mutant| {
-            assert_eq!(mutant.ptx.lines().count(), text.lines().count(), "lines keep their numbers");
-            let lines = mutant.ptx.lines().zip(text.lines()).filter(|(new, old)| new != old);
+            let ptx = mutant.ptx();
+            assert_eq!(ptx.lines().count(), text.lines().count(), "lines keep their numbers");
+            let lines = ptx.lines().zip(text.lines()).filter(|(new, old)| new != old);
             let lines: Vec<String> = lines.map(|(new, old)| format!("- {old}\n+ {new}")).collect();
             let Mutant { line, column, text, change, .. } = mutant;
             format!("{line}:{column} {text} {change}\n{}", lines.join("\n"))
@@ -388,8 +390,8 @@ fn the_sparse_kernel_has_these_mutants() {
     let list: Vec<String> = found
         .iter()
         .map(|mutant| {
-            Module::parse("mutant.ptx", &mutant.ptx).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(mutant.ptx.lines().count(), text.lines().count(), "lines keep their numbers");
+            Module::parse("mutant.ptx", &mutant.ptx()).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(mutant.ptx().lines().count(), text.lines().count(), "lines keep their numbers");
             format!("{} {}: {}", mutant.line, mutant.text, mutant.change)
         })
         .collect();

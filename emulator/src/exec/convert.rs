@@ -31,22 +31,22 @@ pub(crate) fn narrow(x: f64, fraction: u32, exponent: u32, rounding: Rounding) -
         return sign | infinity;
     }
     let bias = (1 << (exponent - 1)) - 1;
-    // An exact f64 subnormal is far below every format here; its logarithm only has to be small.
-    let power = ((magnitude.to_bits() >> 52) as i32 - 1023).max(1 - bias);
-    let step = 2.0_f64.powi(power - fraction as i32);
     let directed = match (rounding, sign != 0) {
         (Rounding::Down, true) | (Rounding::Up, false) => Rounding::Up,
         (Rounding::Down, false) | (Rounding::Up, true) => Rounding::Zero,
         (other, _) => other,
     };
+    let overflow = sign | if directed == Rounding::Zero { infinity - 1 } else { infinity };
+    // An exact f64 subnormal is far below every format here; its logarithm only has to be small.
+    let power = ((magnitude.to_bits() >> 52) as i32 - 1023).max(1 - bias);
+    if power > bias {
+        return overflow;
+    }
+    let step = 2.0_f64.powi(power - fraction as i32);
     let steps = whole(magnitude / step, directed) as u32;
     // A carry out of the fraction moves on to the exponent by itself.
     let bits = (((power + bias - 1) as u32) << fraction) + steps;
-    if bits < infinity {
-        return sign | bits;
-    }
-    let finite = directed == Rounding::Zero;
-    sign | if finite { infinity - 1 } else { infinity }
+    if bits < infinity { sign | bits } else { overflow }
 }
 
 /// An f32 rounded to nearest as bf16; NaN is the hardware's 0x7fff.

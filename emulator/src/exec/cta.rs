@@ -113,7 +113,8 @@ impl<'l> Cta<'l> {
                         self.arrive(at, barrier).map_err(|kind| self.fault(at, Stop { kind, lane: None }))?;
                     }
                 }
-                let steps = if over { u64::from(TURN) } else { steps };
+                // A turn of a few lanes that ends at a barrier counts as well: a loop of such turns must end.
+                let steps = if over { u64::from(TURN) } else { steps.max(1) };
                 spend(steps).map_err(|kind| self.fault(at, Stop { kind, lane: None }))?;
             }
             if self.warps.iter().all(|warp| warp.status == Status::Done) {
@@ -137,11 +138,10 @@ impl<'l> Cta<'l> {
             let first = at as u32 * 32;
             let live = u32::MAX >> (32 - (threads - first).min(32));
             warp.restart(at as u32, live, lenient);
-            if kernel.local_bytes > 0 {
-                warp.local.resize_with(LANES, Scratch::default);
-                for local in &mut warp.local {
-                    local.reset(kernel.local_bytes as usize, MemorySpace::Local);
-                }
+            // A kernel without local variables can still name local addresses.
+            warp.local.resize_with(LANES, Scratch::default);
+            for local in &mut warp.local {
+                local.reset(kernel.local_bytes as usize, MemorySpace::Local);
             }
             for (place, constant) in &kernel.constants {
                 let value = match constant {

@@ -1,12 +1,17 @@
 //! Mutants that the text alone proves equivalent to the original.
 
-use super::rules::{fixed_number, is_barrier};
+use super::barriers::{Barriers, fixed_number};
 use super::site::{has, number};
 use super::{Change, MutationKind, Step};
 use crate::ast::Instruction;
 
 /// The reason why a change of the instruction at this step changes nothing.
-pub(super) fn hint(steps: &[Step<'_>], at: usize, change: &Change) -> Option<&'static str> {
+pub(super) fn hint(
+    steps: &[Step<'_>],
+    at: usize,
+    change: &Change,
+    barriers: &Barriers,
+) -> Option<&'static str> {
     let Step::Instruction(own) = &steps[at] else { return None };
     match change.kind {
         MutationKind::DropWait | MutationKind::RaiseWait | MutationKind::WaitForReads => {
@@ -37,7 +42,7 @@ pub(super) fn hint(steps: &[Step<'_>], at: usize, change: &Change) -> Option<&'s
             }
             neighbour(steps, at, true).is_some_and(same).then_some("the same fence stands directly after it")
         }
-        MutationKind::RenumberBarrier => renumbering(steps, own, change),
+        MutationKind::RenumberBarrier => renumbering(own, change, barriers),
         _ => None,
     }
 }
@@ -55,24 +60,10 @@ fn neighbour<'t>(steps: &[Step<'t>], at: usize, after: bool) -> Option<&'t Instr
 }
 
 /// A barrier that nothing else in the kernel uses may have any number that nothing else uses.
-fn renumbering(steps: &[Step<'_>], own: &Instruction<'_>, change: &Change) -> Option<&'static str> {
+fn renumbering(own: &Instruction<'_>, change: &Change, barriers: &Barriers) -> Option<&'static str> {
     let new: u64 = change.edits.first()?.1.parse().ok()?;
-    let old = fixed_number(own)?;
-    let mut users = 0;
-    for step in steps {
-        let Step::Instruction(instruction) = step else { continue };
-        if instruction.root == "call" {
-            return None;
-        }
-        if is_barrier(instruction) {
-            match fixed_number(instruction) {
-                None => return None,
-                Some(number) if number == new => return None,
-                Some(number) => users += u32::from(number == old),
-            }
-        }
-    }
-    (users == 1).then_some("no other instruction of the kernel uses either barrier")
+    let renaming = barriers.is_renaming(fixed_number(own)?, new);
+    renaming.then_some("no other instruction of the kernel uses either barrier")
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -5,16 +5,19 @@
 //! run anything, and knows instructions by their names alone, so that it serves kernels for targets the emulator cannot
 //! run.
 
+mod barriers;
 mod equivalence;
 mod rules;
 mod site;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::ast::{Instruction, Statement};
 use crate::diagnostic::{Diagnostic, Error, Source, Span};
 use crate::lexer::{Lexer, Token};
 use crate::parser::parse;
+use barriers::Barriers;
 use site::Site;
 
 /// One kernel text in which one synchronisation instruction was dropped or weakened.
@@ -31,12 +34,21 @@ pub struct Mutant {
     pub change: String,
     /// What was done to it, for counting.
     pub kind: MutationKind,
-    /// The whole text with the change.
-    pub ptx: String,
     equivalence: Option<&'static str>,
+    /// Shared: thousands of mutants of a long text take little more room than the text.
+    original: Arc<str>,
+    edits: Vec<Edit>,
 }
 
+/// A range of the text and what stands there instead.
+type Edit = (Span, Cow<'static, str>);
+
 impl Mutant {
+    /// Makes the whole text with the change.
+    pub fn ptx(&self) -> String {
+        apply(&self.original, &self.edits)
+    }
+
     /// Says why the mutant behaves as the original, where the text alone proves it; a checker cannot be asked to find such
     /// a mutant. `None` proves nothing.
     pub fn equivalence_hint(&self) -> Option<&str> {
@@ -95,7 +107,7 @@ struct Change {
     kind: MutationKind,
     words: String,
     /// Replaced ranges of the text, in order.
-    edits: Vec<(Span, Cow<'static, str>)>,
+    edits: Vec<Edit>,
 }
 
 /// A place in a kernel's flow.
@@ -128,24 +140,48 @@ fn find(source: &Source, kernel: &str) -> Result<Vec<Mutant>, Error> {
     let guards = guard_marks(text)?;
     let mut steps = Vec::new();
     flatten(body, &mut steps);
+    let barriers = Barriers::of(&steps);
+    let original: Arc<str> = Arc::from(text);
     let mut mutants = Vec::new();
+    let mut places = Places { source, last: 0, found: (1, 1) };
     for (at, step) in steps.iter().enumerate() {
         let Step::Instruction(instruction) = step else { continue };
         let site = Site::new(text, instruction, &guards);
-        for change in rules::changes(&site, &steps) {
-            let (line, column) = source.position(instruction.opcode.start);
+        for change in rules::changes(&site, &barriers) {
+            let (line, column) = places.of(instruction.opcode.start);
             mutants.push(Mutant {
                 line,
                 column,
                 text: site.original(),
                 kind: change.kind,
-                ptx: apply(text, &change.edits),
-                equivalence: equivalence::hint(&steps, at, &change),
+                equivalence: equivalence::hint(&steps, at, &change, &barriers),
                 change: change.words,
+                original: Arc::clone(&original),
+                edits: change.edits,
             });
         }
     }
     Ok(mutants)
+}
+
+/// Finds lines and columns of ascending bytes, in one walk over the text even if it is a single line.
+struct Places<'s> {
+    source: &'s Source,
+    last: u32,
+    found: (u32, u32),
+}
+
+impl Places<'_> {
+    fn of(&mut self, byte: u32) -> (u32, u32) {
+        let between = &self.source.text[self.last as usize..byte as usize];
+        self.found = if between.contains('\n') {
+            self.source.position(byte)
+        } else {
+            (self.found.0, self.found.1 + between.chars().count() as u32)
+        };
+        self.last = byte;
+        self.found
+    }
 }
 
 /// Where the guards' `@` stand; a comment's is none.
@@ -172,7 +208,7 @@ fn flatten<'t>(statements: &'t [Statement<'t>], out: &mut Vec<Step<'t>>) {
     }
 }
 
-fn apply(text: &str, edits: &[(Span, Cow<'static, str>)]) -> String {
+fn apply(text: &str, edits: &[Edit]) -> String {
     let mut out = String::with_capacity(text.len() + 64);
     let mut at = 0;
     for (span, with) in edits {

@@ -1,22 +1,20 @@
 //! Which changes each synchronisation instruction gets.
 
-use super::site::{Site, has, number};
-use super::{Change, MutationKind, Step};
-use crate::ast::{Instruction, OperandKind};
-
-/// Hardware barriers of a CTA are numbered 0 to 15 (PTX ISA, `bar`).
-const BARRIERS: u64 = 16;
+use super::barriers::{Barriers, COUNT, fixed_number, number_at};
+use super::site::Site;
+use super::{Change, MutationKind};
+use crate::ast::OperandKind;
 
 /// Largest count of an `mbarrier` (PTX ISA, `mbarrier.init`).
 const MAX_COUNT: u64 = (1 << 20) - 1;
 
 /// All changes of one instruction; none if it synchronises nothing.
-pub(super) fn changes(site: &Site<'_>, steps: &[Step<'_>]) -> Vec<Change> {
+pub(super) fn changes(site: &Site<'_>, barriers: &Barriers) -> Vec<Change> {
     let first = site.instruction.modifiers.first().map_or("", |(name, _)| *name);
     match (site.instruction.root, first) {
         ("bar", ".warp") => vec![site.drop(MutationKind::DropWarpBarrier)],
         ("barrier", ".cluster") => cluster_barrier(site),
-        ("bar" | "barrier", _) => barrier(site, steps),
+        ("bar" | "barrier", _) => barrier(site, barriers),
         ("cp", ".async") => copy(site),
         ("fence" | "membar", _) => fence(site, first),
         ("mbarrier", ".init") => init(site),
@@ -48,24 +46,7 @@ fn cluster_barrier(site: &Site<'_>) -> Vec<Change> {
     changes
 }
 
-/// The operand that holds a barrier's number: behind the destination of a reduction.
-fn barrier_number(instruction: &Instruction<'_>) -> usize {
-    usize::from(has(instruction, ".red"))
-}
-
-/// True for the barriers of a CTA, whatever is done there.
-pub(super) fn is_barrier(instruction: &Instruction<'_>) -> bool {
-    matches!(instruction.root, "bar" | "barrier")
-        && !has(instruction, ".warp")
-        && !has(instruction, ".cluster")
-}
-
-/// The number of a barrier instruction where the text shows it.
-pub(super) fn fixed_number(instruction: &Instruction<'_>) -> Option<u64> {
-    instruction.operands.get(barrier_number(instruction)).and_then(number)
-}
-
-fn barrier(site: &Site<'_>, steps: &[Step<'_>]) -> Vec<Change> {
+fn barrier(site: &Site<'_>, barriers: &Barriers) -> Vec<Change> {
     let mut changes = Vec::new();
     if site.has(".red") {
         changes.extend(own_value(site));
@@ -73,10 +54,10 @@ fn barrier(site: &Site<'_>, steps: &[Step<'_>]) -> Vec<Change> {
         changes.push(site.drop(MutationKind::DropBarrier));
     }
     // All threads meet at barrier 0 in one instruction: another number there would be as good.
-    let at = barrier_number(site.instruction);
+    let at = number_at(site.instruction);
     let named = fixed_number(site.instruction) != Some(0) || site.operand(at + 1).is_some() && at == 0;
     if named {
-        changes.extend(renumber(site, at, steps));
+        changes.extend(renumber(site, at, barriers));
     }
     changes
 }
@@ -99,20 +80,9 @@ fn own_value(site: &Site<'_>) -> Option<Change> {
     Some(site.replace(MutationKind::DropBarrier, "each thread reduces its own value alone", with))
 }
 
-fn renumber(site: &Site<'_>, at: usize, steps: &[Step<'_>]) -> Option<Change> {
+fn renumber(site: &Site<'_>, at: usize, barriers: &Barriers) -> Option<Change> {
     let old = site.operand_text(at)?;
-    let new = match site.number(at) {
-        // A number in use elsewhere is the worse mistake: it wakes others.
-        Some(own) => steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Instruction(other) if is_barrier(other) => fixed_number(other),
-                _ => None,
-            })
-            .find(|number| *number != own && *number < BARRIERS)
-            .unwrap_or((own + 1) % BARRIERS),
-        None => BARRIERS - 1,
-    };
+    let new = site.number(at).map_or(COUNT as u64 - 1, |own| barriers.other(own));
     let words = format!("barrier {new} instead of {old}");
     site.set_operand(MutationKind::RenumberBarrier, words, at, new.to_string())
 }

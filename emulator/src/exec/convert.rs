@@ -136,7 +136,8 @@ fn odd_f64(value: i128) -> f64 {
 
 /// Converts one value, held zero-extended.
 pub(crate) fn convert(how: Convert, bits: u64) -> u64 {
-    let mask = u64::MAX >> (64 - how.to.bits());
+    let filled = if how.to.is_signed() { u32::from(how.register) } else { how.to.bits() };
+    let mask = u64::MAX >> (64 - filled);
     match (how.from.is_float(), how.to.is_float()) {
         (true, true) => {
             let source =
@@ -158,9 +159,11 @@ pub(crate) fn convert(how: Convert, bits: u64) -> u64 {
                 if how.ftz && how.from == Scalar::F32 { u64::from(flush(bits as u32)) } else { bits };
             let x = float(source, how.from);
             let (low, high) = bounds(how.to);
-            // Integers saturate by themselves here; NaN becomes zero, for 64 bits the lowest bit pattern's sign bit.
+            // Integers saturate by themselves here; NaN becomes zero, or the sign bit where either side has 64 bits.
             if x.is_nan() {
-                return if how.to.bits() == 64 { 1 << 63 } else { 0 };
+                let long = how.to.bits() == 64 || how.from == Scalar::F64;
+                let sign = if how.to.is_signed() { low } else { 1 << (how.to.bits() - 1) };
+                return if long { sign as u64 & mask } else { 0 };
             }
             (whole(x, how.rounding) as i128).clamp(low, high) as u64 & mask
         }

@@ -50,7 +50,7 @@ fn main() -> Result<()> {
             "usage: run_ptx FILE KERNEL --grid X,Y,Z --block X,Y,Z [--shared BYTES] [PARAM...]".into()
         );
     };
-    let mut config = LaunchConfig { grid: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+    let mut config = LaunchConfig { block: [32, 1, 1], ..LaunchConfig::default() };
     let (mut memory, mut buffers, mut params) = (Memory::new(), Vec::new(), Vec::new());
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("`{arg}` needs a value"));

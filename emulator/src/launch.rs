@@ -22,6 +22,16 @@ pub struct LaunchConfig {
     pub block: [u32; 3],
     /// Bytes behind the kernel's static shared memory.
     pub dynamic_shared_bytes: u32,
+    /// CTAs of a cluster along x, y, z; they divide the grid. All ones: no clusters, unless the kernel requires them
+    /// (`.reqnctapercluster`).
+    pub cluster: [u32; 3],
+}
+
+impl Default for LaunchConfig {
+    /// One CTA of one thread, no dynamic shared memory, no clusters.
+    fn default() -> Self {
+        Self { grid: [1; 3], block: [1; 3], dynamic_shared_bytes: 0, cluster: [1; 3] }
+    }
 }
 
 /// Holds one kernel argument.
@@ -57,10 +67,11 @@ impl Param {
     }
 }
 
-/// When the data of an asynchronous copy arrives.
+/// When asynchronous work (copies, bulk copies, `wgmma`) completes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completion {
-    /// At the wait that covers it, the latest moment PTX allows: a missing wait shows.
+    /// At the latest moment PTX allows: `cp.async` and `wgmma` at the wait that covers them, bulk copies one by one in
+    /// an order that the seed chooses when no warp can go on without them. A missing wait shows.
     #[default]
     Late,
     /// At once: a buffer that is overwritten while others still read it shows.
@@ -70,8 +81,10 @@ pub enum Completion {
 /// Chooses what a launch checks and how long it may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// When asynchronous copies land.
+    /// When asynchronous work completes.
     pub completion: Completion,
+    /// Chooses among the orders in which asynchronous work may complete; the same seed gives the same run.
+    pub seed: u64,
     /// Lets kernels read registers and memory nobody has written (as zero or old data) instead of faulting. Shared memory
     /// is checked always.
     pub allow_uninitialised: bool,
@@ -84,6 +97,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             completion: Completion::Late,
+            seed: 0,
             allow_uninitialised: false,
             instruction_budget: 1_000_000_000_000,
         }

@@ -27,7 +27,7 @@
 //! let module = Module::parse("double.ptx", ptx)?;
 //! let mut memory = Memory::new();
 //! let data = memory.alloc_from(&[1, 0, 0, 0, 2, 0, 0, 0]);
-//! let config = LaunchConfig { grid: [1, 1, 1], block: [2, 1, 1], dynamic_shared_bytes: 0 };
+//! let config = LaunchConfig { grid: [1, 1, 1], block: [2, 1, 1], ..LaunchConfig::default() };
 //! launch(&module, "double", config, &[Param::Ptr(data)], &mut memory)?;
 //! assert_eq!(memory.read(data, 8)?, [2, 0, 0, 0, 4, 0, 0, 0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -47,6 +47,7 @@ mod parser;
 mod program;
 mod report;
 mod scalar;
+mod tensor_map;
 
 pub use diagnostic::Diagnostic;
 pub use fault::{CodePlace, Fault, FaultKind, MemorySpace, Waiting};
@@ -55,3 +56,4 @@ pub use memory::{DevicePtr, Memory, MemoryError};
 pub use module::Module;
 pub use mutate::{Mutant, MutationKind, mutants};
 pub use report::{Counters, Report};
+pub use tensor_map::{OutOfBounds, Swizzle, TensorElement, TensorMap, TensorMapError};

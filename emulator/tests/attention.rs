@@ -64,6 +64,7 @@ fn run(ptx: &str, completion: Completion) -> Result<(f64, f64), Box<Fault>> {
         grid: [BLOCKS as u32, HEADS as u32, 1],
         block: [128, 1, 1],
         dynamic_shared_bytes: 40960,
+        ..LaunchConfig::default()
     };
     let options = Options { completion, ..Options::default() };
     launch_with(&module, "nabla_attention_sparse", config, &params, &mut memory, &options)

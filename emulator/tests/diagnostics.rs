@@ -97,7 +97,8 @@ fn survive(text: &str) {
         let buffer = memory.alloc_from(&bytes(&[0; 64]));
         let count = module.params(&entry).map_or(0, |params| params.len());
         let params = vec![Param::Ptr(buffer); count];
-        let config = LaunchConfig { grid: [2, 1, 1], block: [40, 1, 1], dynamic_shared_bytes: 64 };
+        let config =
+            LaunchConfig { grid: [2, 1, 1], block: [40, 1, 1], dynamic_shared_bytes: 64, cluster: [1; 3] };
         let options = Options { instruction_budget: 50_000, ..Options::default() };
         // The outcome does not matter here.
         let _ = launch_with(&module, &entry, config, &params, &mut memory, &options);
@@ -109,7 +110,7 @@ fn the_undamaged_text_runs() {
     let module = Module::parse("seed.ptx", &seed()).unwrap();
     let mut memory = Memory::new();
     let buffer = Param::Ptr(memory.alloc_from(&[0; 256]));
-    let config = LaunchConfig { grid: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+    let config = LaunchConfig { block: [32, 1, 1], ..LaunchConfig::default() };
     launch_with(&module, "k", config, &[buffer.clone(), buffer], &mut memory, &Options::default())
         .unwrap_or_else(|fault| panic!("{fault}"));
 }

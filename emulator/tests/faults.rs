@@ -53,7 +53,7 @@ fn unwritten_global_memory_faults_unless_allowed() {
     let module = Module::parse("test.ptx", &lanes("    ld.global.b32 %r1, [%rd3];")).unwrap();
     let mut memory = Memory::new();
     let (a, b) = (memory.alloc_from(&[0; 128]), memory.alloc(128));
-    let config = LaunchConfig { grid: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+    let config = LaunchConfig { block: [32, 1, 1], ..LaunchConfig::default() };
     let params = [Param::Ptr(a), Param::Ptr(b)];
     let fault = launch(&module, "k", config, &params, &mut memory).unwrap_err().to_string();
     says(&fault, &["never written", "global address"]);
@@ -167,7 +167,7 @@ fn launches_that_do_not_suit_the_kernel_are_refused() {
     let module = Module::parse("test.ptx", &text).unwrap();
     let mut memory = Memory::new();
     let ptr = Param::Ptr(memory.alloc(4));
-    let config = LaunchConfig { grid: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+    let config = LaunchConfig { block: [32, 1, 1], ..LaunchConfig::default() };
     let mut refused = |entry: &str, config: LaunchConfig, params: &[Param]| {
         launch(&module, entry, config, params, &mut memory).unwrap_err().to_string()
     };

@@ -46,7 +46,8 @@ pub(crate) fn run_with(
     let mut memory = Memory::new();
     let from = memory.alloc_from(&bytes(input));
     let to = memory.alloc_from(&vec![0; output * 4]);
-    let config = LaunchConfig { grid: [1; 3], block: [threads, 1, 1], dynamic_shared_bytes: shared };
+    let config =
+        LaunchConfig { block: [threads, 1, 1], dynamic_shared_bytes: shared, ..LaunchConfig::default() };
     let params = [Param::Ptr(from), Param::Ptr(to)];
     let report = launch_with(&module, "k", config, &params, &mut memory, options).map_err(Box::new)?;
     Ok((words(&memory.read(to, output as u64 * 4).unwrap()), report))

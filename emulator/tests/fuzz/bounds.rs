@@ -84,7 +84,12 @@ pub(crate) fn survive(what: &str, text: &str) -> End {
                 size => Param::Bytes(vec![1; *size as usize]),
             })
             .collect();
-        let config = LaunchConfig { grid: [2, 1, 1], block: [40, 1, 1], dynamic_shared_bytes: 256 };
+        let config = LaunchConfig {
+            grid: [2, 1, 1],
+            block: [40, 1, 1],
+            dynamic_shared_bytes: 256,
+            ..LaunchConfig::default()
+        };
         let options = Options { instruction_budget: 50_000, ..Options::default() };
         let run = || launch_with(&module, &entry, config, &params, &mut memory, &options).map_err(Box::new);
         if let Err(fault) = bounded(what, 1024, run) {

@@ -161,7 +161,7 @@ fn endless_loops_end_whatever_they_wait_for() {
             let module = Module::parse("loop.ptx", &text).unwrap_or_else(|error| panic!("{error}"));
             let mut memory = Memory::new();
             let buffer = memory.alloc_from(&[0; 64]);
-            let config = LaunchConfig { grid: [1; 3], block: [threads, 1, 1], dynamic_shared_bytes: 0 };
+            let config = LaunchConfig { grid: [1; 3], block: [threads, 1, 1], ..LaunchConfig::default() };
             let options = Options { instruction_budget: 100_000, ..Options::default() };
             let params = [Param::Ptr(buffer), Param::Ptr(buffer)];
             let fault = bounded(line, 64, || {

@@ -42,7 +42,23 @@ pub(crate) struct Function<'t> {
     pub(crate) params: Vec<Variable<'t>>,
     pub(crate) max_threads: Option<[u32; 3]>,
     pub(crate) required_threads: Option<[u32; 3]>,
+    pub(crate) limits: Limits,
     pub(crate) body: Option<Vec<Statement<'t>>>,
+}
+
+/// What performance and cluster directives say of a kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// `.reqnctapercluster`
+    pub(crate) cluster: Option<[u32; 3]>,
+    /// `.explicitcluster`
+    pub(crate) explicit_cluster: bool,
+    /// `.maxclusterrank`
+    pub(crate) max_cluster_rank: Option<u32>,
+    /// `.maxnreg`
+    pub(crate) max_registers: Option<u32>,
+    /// `.minnctapersm`
+    pub(crate) min_ctas: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -113,6 +129,8 @@ pub(crate) enum OperandKind<'t> {
     Address(&'t str, i64),
     /// `[1024]`
     Absolute(u64),
+    /// `[map, {a, b}]`: an address and coordinates.
+    Tensor(Box<Operand<'t>>, Vec<Operand<'t>>),
     /// `{a, b}`
     Vector(Vec<Operand<'t>>),
     /// `p|q`

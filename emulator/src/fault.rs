@@ -117,6 +117,36 @@ pub enum FaultKind {
         /// True when the access is a write.
         write: bool,
     },
+    /// An access to shared memory that a bulk copy still has to write, or a write of bytes it still has to read.
+    BulkInFlight {
+        /// First byte of the access.
+        address: u64,
+        /// Bytes of the access.
+        bytes: u32,
+        /// True when the access is a write.
+        write: bool,
+        /// True when the copy reads these bytes.
+        source: bool,
+    },
+    /// An ordinary access, or data of a copy, to the bytes of an mbarrier.
+    BarrierObject {
+        /// First byte of the access.
+        address: u64,
+        /// Bytes of the access.
+        bytes: u32,
+        /// True when the access is a write.
+        write: bool,
+    },
+    /// An mbarrier used against its rules.
+    Mbarrier(String),
+    /// A bulk copy used against its rules.
+    Bulk(String),
+    /// Bytes that are no tensor map, or lie where none may lie.
+    TensorMap(String),
+    /// `wgmma` or `setmaxnreg` used against their rules: registers in flight, missing fences, warps that disagree.
+    Warpgroup(String),
+    /// CTAs of a cluster used against the rules: barriers, exited CTAs, ranks.
+    Cluster(String),
     /// Lanes of a warp stand at different instructions and each needs the others.
     Divergence(Vec<Waiting>),
     /// No warp of the CTA can go on.
@@ -160,6 +190,25 @@ impl fmt::Display for FaultKind {
                      a cp.async.wait_group, or the barrier after it, is missing"
                 )
             }
+            Self::BulkInFlight { address, bytes, write, source } => {
+                let what = if *write { "write to" } else { "read of" };
+                write!(f, "{what} {bytes} bytes at shared address {address:#x} ")?;
+                f.write_str(if *source {
+                    "while a bulk copy still reads them: wait with cp.async.bulk.wait_group.read (in the thread that \
+                     issued it, then a barrier) or for the copy's mbarrier first"
+                } else {
+                    "while a bulk copy to them is in flight: wait for the phase of the copy's mbarrier first, and let \
+                     it expect the copy's bytes"
+                })
+            }
+            Self::BarrierObject { address, bytes, write } => {
+                let what = if *write { "write to" } else { "read of" };
+                write!(
+                    f,
+                    "{what} {bytes} bytes at shared address {address:#x}, where an mbarrier lives: give it a place of its \
+                     own, or end it with mbarrier.inval first"
+                )
+            }
             Self::Divergence(paths) => {
                 f.write_str("the warp has diverged and each path waits for the others")?;
                 paths.iter().try_for_each(|path| write!(f, "\n{path}"))
@@ -168,7 +217,14 @@ impl fmt::Display for FaultKind {
                 f.write_str("deadlock: no warp can go on")?;
                 warps.iter().try_for_each(|warp| write!(f, "\n{warp}"))
             }
-            Self::BarrierMisuse(text) | Self::MemberMask(text) | Self::Unmodelled(text) => f.write_str(text),
+            Self::BarrierMisuse(text)
+            | Self::MemberMask(text)
+            | Self::Unmodelled(text)
+            | Self::Mbarrier(text)
+            | Self::Bulk(text)
+            | Self::TensorMap(text)
+            | Self::Warpgroup(text)
+            | Self::Cluster(text) => f.write_str(text),
             Self::Trap => f.write_str("trap executed (in Rust kernels: a panic)"),
             Self::Budget(budget) => {
                 write!(

@@ -5,11 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::exec::{Cta, CtaFault, Grid};
+use crate::exec::{Cluster, CtaFault, Grid};
 use crate::fault::{Fault, FaultKind, Waiting};
+use crate::hopper::Hopper;
 use crate::memory::{DevicePtr, Memory};
 use crate::module::Module;
-use crate::program::Kernel;
+use crate::program::{Kernel, Op};
 use crate::report::{Counters, Report};
 use crate::scalar::Scalar;
 
@@ -138,6 +139,8 @@ pub fn launch_with(
         let known: Vec<&str> = module.entries().collect();
         return Err(refuse(format!("the module has no kernel of this name, only {known:?}")));
     };
+    let cluster = cluster_shape(kernel, &config).map_err(refuse)?;
+    let config = LaunchConfig { cluster, ..config };
     check(kernel, config, &module.target).map_err(refuse)?;
     let params = lay_out(kernel, params).map_err(refuse)?;
     let globals = memory.globals(module.id, &module.decoding.globals);
@@ -151,12 +154,47 @@ pub fn launch_with(
         dynamic_shared: config.dynamic_shared_bytes,
         eager: options.completion == Completion::Eager,
         lenient: options.allow_uninitialised,
+        cluster,
+        explicit_cluster: kernel.limits.explicit_cluster
+            || kernel.limits.cluster.is_some()
+            || cluster != [1; 3],
+        seed: options.seed,
     };
     let (fault, counters, executed) = run(grid, options.instruction_budget);
     match fault {
         Some((cta, fault)) => Err(name(module, kernel, config.block, cta, fault)),
         None => Ok(report(module, kernel, counters, &executed)),
     }
+}
+
+/// The cluster shape that launch and kernel agree on.
+fn cluster_shape(kernel: &Kernel, config: &LaunchConfig) -> Result<[u32; 3], String> {
+    let given = config.cluster;
+    let shape = match kernel.limits.cluster {
+        Some(required) if given != [1; 3] && given != required => {
+            return Err(format!(
+                "the kernel requires clusters of {required:?} CTAs (.reqnctapercluster), not {given:?}"
+            ));
+        }
+        Some(required) => required,
+        None if kernel.limits.explicit_cluster && given == [1; 3] => {
+            return Err("the kernel needs a cluster shape (.explicitcluster): set `cluster`".to_owned());
+        }
+        None => given,
+    };
+    let size = shape.iter().fold(1_u64, |all, size| all.saturating_mul(u64::from(*size)));
+    if size == 0 || size > 16 {
+        return Err(format!("a cluster has 1 to 16 CTAs, not {size} ({shape:?})"));
+    }
+    if let Some(most) = kernel.limits.max_cluster_rank
+        && size > u64::from(most)
+    {
+        return Err(format!("the kernel allows clusters of {most} CTAs (.maxclusterrank), not {size}"));
+    }
+    if config.grid.iter().zip(shape).any(|(ctas, part)| !ctas.is_multiple_of(part)) {
+        return Err(format!("the grid {:?} is no multiple of the cluster {shape:?}", config.grid));
+    }
+    Ok(shape)
 }
 
 fn check(kernel: &Kernel, config: LaunchConfig, target: &str) -> Result<(), String> {
@@ -228,15 +266,16 @@ fn lay_out(kernel: &Kernel, params: &[Param]) -> Result<Vec<u8>, String> {
 type Outcome = (Option<([u32; 3], CtaFault)>, Counters, Vec<u64>);
 
 fn run<'l>(grid: Grid<'l>, budget: u64) -> Outcome {
-    let [x, y, z] = grid.grid.map(u64::from);
+    let shape = grid.cluster;
+    let [x, y, z]: [u64; 3] = std::array::from_fn(|axis| u64::from(grid.grid[axis] / shape[axis]));
     let spent = AtomicU64::new(0);
-    // CTAs above the lowest fault need not run: theirs would not be reported.
+    // Clusters above the lowest fault need not run: theirs would not be reported.
     let lowest = AtomicU64::new(u64::MAX);
     let fault = Mutex::new(None);
-    let start = || Cta::new(grid);
-    let one = |mut cta: Cta<'l>, index: u64| -> Cta<'l> {
+    let start = || Cluster::new(grid);
+    let one = |mut cluster: Cluster<'l>, index: u64| -> Cluster<'l> {
         if index > lowest.load(Relaxed) {
-            return cta;
+            return cluster;
         }
         let spend = |steps: u64| {
             if spent.fetch_add(steps, Relaxed) + steps > budget {
@@ -245,15 +284,16 @@ fn run<'l>(grid: Grid<'l>, budget: u64) -> Outcome {
                 Ok(())
             }
         };
-        let at = [index % x, index / x % y, index / x / y].map(|part| part as u32);
-        if let Err(found) = cta.run(at, spend) {
+        let at = [index % x, index / x % y, index / x / y];
+        let first = std::array::from_fn(|axis| at[axis] as u32 * shape[axis]);
+        if let Err(found) = cluster.run(first, index, spend) {
             let mut kept = fault.lock().unwrap_or_else(PoisonError::into_inner);
             if index < lowest.load(Relaxed) {
                 lowest.store(index, Relaxed);
-                *kept = Some((at, found));
+                *kept = Some(found);
             }
         }
-        cta
+        cluster
     };
     let add = |mut sum: (Counters, Vec<u64>), (counters, executed): (Counters, Vec<u64>)| {
         sum.0.add(&counters);
@@ -267,7 +307,7 @@ fn run<'l>(grid: Grid<'l>, budget: u64) -> Outcome {
     let (counters, executed) = (0..x * y * z)
         .into_par_iter()
         .fold(start, one)
-        .map(Cta::into_counts)
+        .map(Cluster::into_counts)
         .reduce(|| (Counters::default(), Vec::new()), add);
     let fault = fault.into_inner().unwrap_or_else(PoisonError::into_inner);
     (fault, counters, executed)
@@ -298,6 +338,28 @@ fn name(module: &Module, kernel: &Kernel, block: [u32; 3], cta: [u32; 3], fault:
     }
 }
 
+/// What was executed without an effect here that it has on a GPU.
+fn notes(kernel: &Kernel, executed: &[u64]) -> Vec<String> {
+    let ran = |wanted: fn(&Hopper) -> bool| {
+        kernel
+            .code
+            .iter()
+            .zip(executed)
+            .any(|(instr, count)| *count > 0 && matches!(&instr.op, Op::Hopper(op) if wanted(op)))
+    };
+    let mut notes = Vec::new();
+    if ran(|op| matches!(op, Hopper::GridControl)) {
+        let text = "griddepcontrol has no effect here: launches run one after the other";
+        notes.push(text.to_owned());
+    }
+    if kernel.entry_registers().is_none() && ran(|op| matches!(op, Hopper::SetRegisters { .. })) {
+        let text = "setmaxnreg is ignored by the assembler, which does not know the registers at entry: give the kernel \
+                    .maxntid, .reqntid or .maxnreg";
+        notes.push(text.to_owned());
+    }
+    notes
+}
+
 fn report(module: &Module, kernel: &Kernel, counters: Counters, executed: &[u64]) -> Report {
     let mut report = Report { counters, ..Report::default() };
     for (instr, count) in kernel.code.iter().zip(executed) {
@@ -307,6 +369,7 @@ fn report(module: &Module, kernel: &Kernel, counters: Counters, executed: &[u64]
         }
         report.by_line.push((module.source.position(instr.span.start).0, *count));
     }
+    report.notes = notes(kernel, executed);
     // The exit behind the last instruction is the emulator's own.
     report.by_line.pop();
     report

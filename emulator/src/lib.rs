@@ -38,6 +38,7 @@ mod decode;
 mod diagnostic;
 mod exec;
 mod fault;
+mod hopper;
 mod launch;
 mod lexer;
 mod memory;

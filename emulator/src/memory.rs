@@ -255,6 +255,46 @@ impl Memory {
         allocation.mark(word, ((1_u32 << bytes) - 1) << byte);
     }
 
+    /// Reads bytes at any address for a bulk copy; false when some of them were never written.
+    pub(crate) fn read_bulk(&self, address: u64, out: &mut [u8]) -> Result<bool, FaultKind> {
+        let found = self.bulk(address, out.len())?;
+        let allocation = &self.allocations[found.allocation];
+        let (mut at, mut written) = (found.offset, true);
+        if at.is_multiple_of(4) && out.len().is_multiple_of(4) {
+            return Ok(self.load_words(found, out));
+        }
+        for byte in out {
+            written &= allocation.is_written(at / 4, 1 << (at % 4));
+            *byte = allocation.words[at / 4].load(Relaxed).to_le_bytes()[at % 4];
+            at += 1;
+        }
+        Ok(written)
+    }
+
+    /// Writes bytes at any address for a bulk copy.
+    pub(crate) fn write_bulk(&self, address: u64, data: &[u8]) -> Result<(), FaultKind> {
+        let found = self.bulk(address, data.len())?;
+        let words = found.offset.is_multiple_of(4) && data.len().is_multiple_of(4);
+        let step = if words { 4 } else { 1 };
+        for (at, part) in data.chunks_exact(step).enumerate() {
+            let mut raw = [0; 8];
+            raw[..step].copy_from_slice(part);
+            let place = Found { offset: found.offset + at * step, ..found };
+            self.store(place, step as u32, u64::from_le_bytes(raw));
+        }
+        Ok(())
+    }
+
+    /// Finds the range of a bulk copy.
+    pub(crate) fn bulk(&self, address: u64, bytes: usize) -> Result<Found, FaultKind> {
+        self.locate(address, bytes as u64).ok_or_else(|| FaultKind::OutOfBounds {
+            space: MemorySpace::Global,
+            address,
+            bytes: bytes as u32,
+            nearest: self.nearest(address),
+        })
+    }
+
     /// Excludes other read-modify-write operations while it lives.
     pub(crate) fn exclusive(&self) -> MutexGuard<'_, ()> {
         self.atomics.lock().unwrap_or_else(PoisonError::into_inner)

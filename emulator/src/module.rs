@@ -27,7 +27,10 @@ impl Module {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let source = Source::new(name, ptx);
         let ast = parse(ptx).map_err(|error| source.diagnose(&error))?;
-        let decoding = decode(&ast).map_err(|error| source.diagnose(&error))?;
+        let mut decoding = decode(&ast).map_err(|error| source.diagnose(&error))?;
+        for kernel in &mut decoding.kernels {
+            kernel.lines = kernel.code.iter().map(|instr| source.position(instr.span.start).0).collect();
+        }
         let target = ast.target.to_owned();
         let files = ast.files.iter().map(|(number, path)| (*number, (*path).to_owned())).collect();
         Ok(Self { source, decoding, id: NEXT.fetch_add(1, Ordering::Relaxed), target, files })

@@ -1,7 +1,8 @@
 //! Recursive descent from tokens to the syntax tree.
 
 use crate::ast::{
-    Ast, Function, Guard, Initial, Instruction, Number, Operand, OperandKind, Registers, Statement, Variable,
+    Ast, Function, Guard, Initial, Instruction, Limits, Number, Operand, OperandKind, Registers, Statement,
+    Variable,
 };
 use crate::diagnostic::{Error, Span};
 use crate::lexer::{Lexer, Token};
@@ -186,8 +187,16 @@ impl<'t> Parser<'t> {
         let span = self.span;
         let name = self.word("the function's name")?;
         let params = if self.accept('(')? { self.params()? } else { Vec::new() };
-        let mut function =
-            Function { name, span, entry, params, max_threads: None, required_threads: None, body: None };
+        let mut function = Function {
+            name,
+            span,
+            entry,
+            params,
+            max_threads: None,
+            required_threads: None,
+            limits: Limits::default(),
+            body: None,
+        };
         loop {
             match self.token {
                 Token::Word(".maxntid") => {
@@ -198,7 +207,27 @@ impl<'t> Parser<'t> {
                     self.bump()?;
                     function.required_threads = Some(self.triple()?);
                 }
-                Token::Word(".minnctapersm" | ".maxnreg" | ".maxnctapersm") => {
+                Token::Word(".reqnctapercluster") => {
+                    self.bump()?;
+                    function.limits.cluster = Some(self.triple()?);
+                }
+                Token::Word(".explicitcluster") => {
+                    self.bump()?;
+                    function.limits.explicit_cluster = true;
+                }
+                Token::Word(".maxclusterrank") => {
+                    self.bump()?;
+                    function.limits.max_cluster_rank = Some(self.small("a count of CTAs")?);
+                }
+                Token::Word(".maxnreg") => {
+                    self.bump()?;
+                    function.limits.max_registers = Some(self.small("a count of registers")?);
+                }
+                Token::Word(".minnctapersm") => {
+                    self.bump()?;
+                    function.limits.min_ctas = Some(self.small("a count of CTAs")?);
+                }
+                Token::Word(".maxnctapersm") => {
                     self.bump()?;
                     self.integer("a count")?;
                 }
@@ -503,24 +532,17 @@ impl<'t> Parser<'t> {
     fn operand(&mut self) -> Parsed<Operand<'t>> {
         let start = self.span;
         let kind = match self.token {
-            Token::Punctuation('{') => {
-                self.bump()?;
-                let mut items = Vec::new();
-                while !self.accept('}')? {
-                    let span = self.span;
-                    let kind = self.simple()?;
-                    items.push(Operand { span, kind });
-                    if self.token != Token::Punctuation('}') {
-                        self.expect(',')?;
-                    }
-                }
-                OperandKind::Vector(items)
-            }
+            Token::Punctuation('{') => OperandKind::Vector(self.coordinates()?),
             Token::Punctuation('[') => {
                 self.bump()?;
                 let kind = self.address()?;
+                let address = Operand { span: start.to(self.last), kind };
+                let coordinates = if self.accept(',')? { Some(self.coordinates()?) } else { None };
                 self.expect(']')?;
-                kind
+                match coordinates {
+                    Some(items) => OperandKind::Tensor(Box::new(address), items),
+                    None => address.kind,
+                }
             }
             Token::Punctuation('(') => {
                 while self.token != Token::Punctuation(')') {
@@ -541,6 +563,21 @@ impl<'t> Parser<'t> {
         let second = Operand { span, kind: self.simple()? };
         let kind = OperandKind::Pair(Box::new(first), Box::new(second));
         Ok(Operand { span: start.to(self.last), kind })
+    }
+
+    /// `{a, b}`
+    fn coordinates(&mut self) -> Parsed<Vec<Operand<'t>>> {
+        self.expect('{')?;
+        let mut items = Vec::new();
+        while !self.accept('}')? {
+            let span = self.span;
+            let kind = self.simple()?;
+            items.push(Operand { span, kind });
+            if self.token != Token::Punctuation('}') {
+                self.expect(',')?;
+            }
+        }
+        Ok(items)
     }
 
     fn simple(&mut self) -> Parsed<OperandKind<'t>> {

@@ -1,6 +1,7 @@
 //! Decoded kernels: registers are numbered slots, constants and special registers are slots too, branches are indices.
 
 use crate::diagnostic::Span;
+use crate::hopper::Hopper;
 use crate::scalar::{Scalar, Space};
 
 /// Index into one of a warp's three register files: 32-bit (which holds the narrower registers), 64-bit, predicates.
@@ -30,8 +31,26 @@ pub(crate) struct Kernel {
     pub(crate) required_threads: Option<[u32; 3]>,
     /// Targets of the `brx.idx` instructions.
     pub(crate) tables: Vec<Vec<u32>>,
+    pub(crate) limits: crate::ast::Limits,
+    /// For each instruction the registers it names that some `wgmma` uses; empty in kernels without `wgmma`.
+    pub(crate) touched: Vec<Box<[Slot]>>,
+    /// For each instruction its line, for faults that tell of another instruction.
+    pub(crate) lines: Vec<u32>,
     /// Names of functions that `call` instructions name.
     pub(crate) callees: Vec<String>,
+}
+
+impl Kernel {
+    /// Registers of a thread at the start, where a directive fixes them: what the assembler sizes `setmaxnreg` by.
+    pub(crate) fn entry_registers(&self) -> Option<u32> {
+        if let Some(count) = self.limits.max_registers {
+            return Some(count);
+        }
+        let threads: u32 = self.required_threads.or(self.max_threads)?.iter().product();
+        let ctas = self.limits.min_ctas.unwrap_or(1);
+        // 64 Ki registers of a multiprocessor, given out by eights.
+        Some((65536 / threads.saturating_mul(ctas).max(1)).min(256) / 8 * 8)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +93,13 @@ pub(crate) enum Special {
     /// `%smid`, `%gridid`, ...: one processor, one grid.
     Zero,
     One,
+    ClusterId(u8),
+    ClusterCount(u8),
+    ClusterCtaid(u8),
+    ClusterNctaid(u8),
+    ClusterRank,
+    ClusterSize,
+    ExplicitCluster,
 }
 
 /// One instruction.
@@ -574,4 +600,5 @@ pub(crate) enum Op {
         p: Slot,
         a: Address,
     },
+    Hopper(Box<Hopper>),
 }

@@ -82,6 +82,8 @@ pub(crate) enum Space {
     Generic,
     Global,
     Shared,
+    /// Shared memory of any CTA of the cluster.
+    Cluster,
     Local,
     Param,
 }
@@ -92,6 +94,7 @@ impl Space {
         Some(match modifier {
             ".global" | ".const" => Self::Global,
             ".shared" | ".shared::cta" => Self::Shared,
+            ".shared::cluster" => Self::Cluster,
             ".local" => Self::Local,
             ".param" | ".param::entry" | ".param::func" => Self::Param,
             _ => return None,
@@ -103,6 +106,7 @@ impl Space {
             Self::Generic => "generic",
             Self::Global => "global",
             Self::Shared => "shared",
+            Self::Cluster => "shared::cluster",
             Self::Local => "local",
             Self::Param => "param",
         }

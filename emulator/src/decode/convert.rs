@@ -153,7 +153,7 @@ fn cvta(r: &mut Reader<'_, '_>) -> Decoded<Op> {
     let a = r.source(Scalar::U64)?;
     let base = match space {
         Space::Global | Space::Generic => return Ok(Op::Mov64(d, a)),
-        Space::Shared => SHARED_BASE,
+        Space::Shared | Space::Cluster => SHARED_BASE,
         Space::Local => LOCAL_BASE,
         Space::Param => return r.error("generic addresses of parameters are not modelled"),
     };

@@ -2,17 +2,21 @@
 
 mod arithmetic;
 mod convert;
+mod hopper;
+mod mbarrier;
 mod memory;
 mod operands;
 mod scope;
 mod warp;
+mod wgmma;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::ast::{Ast, Function, Initial, Instruction, Number, OperandKind, Statement, Variable};
 use crate::diagnostic::{Error, Span};
-use crate::program::{Instr, Kernel, NONE, Op, Parameter, Sync};
+use crate::hopper::Hopper;
+use crate::program::{Instr, Kernel, NONE, Op, Parameter, Slot, Sync};
 use crate::scalar::{Scalar, Space};
 pub(crate) use convert::{LOCAL_BASE, SHARED_BASE, WINDOW};
 use operands::{Decoded, Names, Reader, Symbol};
@@ -182,6 +186,7 @@ fn kernel<'t>(function: &'t Function<'t>, body: &'t [Statement<'t>], layout: &La
         code: Vec::new(),
         targets: Targets::default(),
         location: (0, 0),
+        touched: Vec::new(),
     };
     // Offsets of the function's own shared and local variables come first: the dynamic array lies behind them all.
     decoder.variables(body)?;
@@ -195,6 +200,7 @@ fn kernel<'t>(function: &'t Function<'t>, body: &'t [Statement<'t>], layout: &La
         Instr { op: Op::Exit, guard: NONE, negated: false, sync: Sync::Free, span: end, location: (0, 0) };
     decoder.code.push(exit);
     let (tables, callees) = decoder.targets.resolve(&mut decoder.code)?;
+    let touched = fragments(&decoder.code, decoder.touched);
     Ok(Kernel {
         name: function.name.to_owned(),
         files: decoder.names.sizes(),
@@ -209,6 +215,9 @@ fn kernel<'t>(function: &'t Function<'t>, body: &'t [Statement<'t>], layout: &La
         max_threads: function.max_threads,
         required_threads: function.required_threads,
         tables,
+        limits: function.limits,
+        touched,
+        lines: Vec::new(),
         callees,
     })
 }
@@ -268,6 +277,33 @@ struct Decoder<'t> {
     code: Vec<Instr>,
     targets: Targets<'t>,
     location: (u32, u32),
+    /// For each instruction the narrow registers it names.
+    touched: Vec<Vec<Slot>>,
+}
+
+/// Of the registers each instruction names, those that some `wgmma` uses as accumulators or as matrix A; nothing for
+/// `wgmma` itself, which has its own rules. Empty without a `wgmma`.
+fn fragments(code: &[Instr], mut touched: Vec<Vec<Slot>>) -> Vec<Box<[Slot]>> {
+    let product = |instr: &Instr| match &instr.op {
+        Op::Hopper(op) => matches!(**op, Hopper::Wgmma(_)),
+        _ => false,
+    };
+    let mut used = HashSet::new();
+    for (instr, slots) in code.iter().zip(&mut touched) {
+        if product(instr) {
+            used.extend(std::mem::take(slots));
+        }
+    }
+    if used.is_empty() {
+        return Vec::new();
+    }
+    let mut kept = |slots: Vec<Slot>| -> Box<[Slot]> {
+        let mut slots: Vec<Slot> = slots.into_iter().filter(|slot| used.contains(slot)).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.into()
+    };
+    touched.into_iter().map(&mut kept).collect()
 }
 
 impl<'t> Decoder<'t> {
@@ -358,6 +394,12 @@ impl<'t> Decoder<'t> {
     fn op(&mut self, instruction: &'t Instruction<'t>) -> Decoded<(Op, Sync)> {
         let mut reader = Reader::new(&mut self.names, instruction);
         let at = self.code.len();
+        let found = hopper::decode(&mut reader)?;
+        if let Some(found) = found {
+            reader.finish()?;
+            self.touched.push(reader.touched.take());
+            return Ok(found);
+        }
         let op = match instruction.root {
             "bra" => {
                 reader.accept(".uni");
@@ -417,10 +459,12 @@ impl<'t> Decoder<'t> {
                     return reader.error(format!("the opcode `{}` is not modelled", instruction.root));
                 };
                 reader.finish()?;
+                self.touched.push(reader.touched.take());
                 return Ok(found);
             }
         };
         reader.finish()?;
+        self.touched.push(reader.touched.take());
         Ok((op, Sync::Free))
     }
 }

@@ -1,6 +1,6 @@
 //! Registers, constants and modifiers of one function as its instructions are decoded.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -194,6 +194,10 @@ fn special(name: &str) -> Option<Special> {
             "%ntid" => Some(Special::Ntid(axis)),
             "%ctaid" => Some(Special::Ctaid(axis)),
             "%nctaid" => Some(Special::Nctaid(axis)),
+            "%clusterid" => Some(Special::ClusterId(axis)),
+            "%nclusterid" => Some(Special::ClusterCount(axis)),
+            "%cluster_ctaid" => Some(Special::ClusterCtaid(axis)),
+            "%cluster_nctaid" => Some(Special::ClusterNctaid(axis)),
             _ => None,
         };
     }
@@ -210,6 +214,9 @@ fn special(name: &str) -> Option<Special> {
         "%total_smem_size" => Special::TotalShared,
         "%smid" | "%gridid" => Special::Zero,
         "%nsmid" => Special::One,
+        "%cluster_ctarank" => Special::ClusterRank,
+        "%cluster_nctarank" => Special::ClusterSize,
+        "%is_explicit_cluster" => Special::ExplicitCluster,
         _ => return None,
     })
 }
@@ -220,11 +227,14 @@ pub(super) struct Reader<'a, 't> {
     pub(super) instruction: &'a Instruction<'t>,
     taken: Vec<bool>,
     next: usize,
+    /// Narrow registers named so far.
+    pub(super) touched: RefCell<Vec<Slot>>,
 }
 
 impl<'a, 't> Reader<'a, 't> {
     pub(super) fn new(names: &'a mut Names<'t>, instruction: &'a Instruction<'t>) -> Self {
-        Self { names, instruction, taken: vec![false; instruction.modifiers.len()], next: 0 }
+        let taken = vec![false; instruction.modifiers.len()];
+        Self { names, instruction, taken, next: 0, touched: RefCell::default() }
     }
 
     pub(super) fn error<T>(&self, message: impl Into<String>) -> Decoded<T> {
@@ -308,6 +318,9 @@ impl<'a, 't> Reader<'a, 't> {
         let width = found.scalar.bits();
         let fits = if exact { width == bits } else { width >= bits };
         if File::of(found.scalar) == file && fits {
+            if file == File::Narrow {
+                self.touched.borrow_mut().push(found.slot);
+            }
             return Ok(found.slot);
         }
         let wanted = if bits == 1 { "a predicate".to_owned() } else { format!("a register of {bits} bits") };
@@ -367,8 +380,9 @@ impl<'a, 't> Reader<'a, 't> {
                     return self.check(found, file, scalar.bits(), operand, true);
                 }
                 if let Some(value) = special(name) {
-                    if file == File::Predicate {
-                        return Err(Error::new(operand.span, "a special register is no predicate"));
+                    if (file == File::Predicate) != (value == Special::ExplicitCluster) {
+                        let text = "of the special registers `%is_explicit_cluster` alone is a predicate";
+                        return Err(Error::new(operand.span, text));
                     }
                     return self.names.special(file, value, operand.span);
                 }
@@ -452,6 +466,10 @@ impl<'a, 't> Reader<'a, 't> {
     /// `[register+offset]`, `[variable+offset]` or `[number]`; a parameter's address is not one of these.
     pub(super) fn address(&mut self, space: Space) -> Decoded<Address> {
         let operand = self.operand()?;
+        self.address_at(operand, space)
+    }
+
+    pub(super) fn address_at(&mut self, operand: &Operand<'t>, space: Space) -> Decoded<Address> {
         let span = operand.span;
         let offset = |value: i64| {
             i32::try_from(value)
@@ -461,12 +479,15 @@ impl<'a, 't> Reader<'a, 't> {
             OperandKind::Address(name, value) => match self.names.register(name) {
                 Some(found) => {
                     let wide = found.scalar.bits() == 64;
-                    let narrow_ok = matches!(space, Space::Shared | Space::Local);
+                    let narrow_ok = matches!(space, Space::Shared | Space::Cluster | Space::Local);
                     if !(wide || narrow_ok && found.scalar.bits() == 32) {
                         return Err(Error::new(
                             span,
                             format!("`{name}` cannot hold a {} address", space.name()),
                         ));
+                    }
+                    if !wide {
+                        self.touched.borrow_mut().push(found.slot);
                     }
                     Ok(Address { slot: found.slot, wide, offset: offset(value)? })
                 }
@@ -475,7 +496,7 @@ impl<'a, 't> Reader<'a, 't> {
                         (space, self.names.symbols.get(name)),
                         (_, None)
                             | (Space::Global, Some(Symbol::Global(_)))
-                            | (Space::Shared, Some(Symbol::Shared(_)))
+                            | (Space::Shared | Space::Cluster, Some(Symbol::Shared(_)))
                             | (Space::Local, Some(Symbol::Local(_)))
                     );
                     if !matches {

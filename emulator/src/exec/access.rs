@@ -1,5 +1,6 @@
 //! Loads, stores, atomics, asynchronous copies and matrix loads of a warp.
 
+use super::asynchronous::SharedPlace;
 use super::lanes::{LANES, lanes_of};
 use super::step::Machine;
 use super::warp::{PendingCopy, Ran, Warp, at_lane, stop};
@@ -15,10 +16,30 @@ enum Spot {
     Global(u64),
     Shared(u64),
     Local(u64),
+    /// Shared memory of a CTA of the cluster.
+    Peer(SharedPlace),
+}
+
+/// Addresses in the shared window from here on name a CTA of the cluster.
+const PEERS: u64 = 1 << 24;
+
+impl Machine<'_> {
+    #[inline(always)]
+    fn spot(&self, space: Space, address: u64) -> Result<Spot, FaultKind> {
+        let found = spot(space, address);
+        match (space, found) {
+            (Space::Shared, _) => Ok(found),
+            (_, Spot::Shared(inside)) if inside >= PEERS => {
+                self.place(Space::Cluster, inside).map(Spot::Peer)
+            }
+            _ => Ok(found),
+        }
+    }
 }
 
 fn spot(space: Space, address: u64) -> Spot {
     match space {
+        Space::Cluster => Spot::Shared(address),
         Space::Shared => Spot::Shared(address),
         Space::Local => Spot::Local(address),
         Space::Generic if address.wrapping_sub(SHARED_BASE) < WINDOW => Spot::Shared(address - SHARED_BASE),
@@ -51,12 +72,27 @@ fn sign_extend(value: u64, bytes: u32, register: u8) -> u64 {
     extended & (u64::MAX >> (64 - u32::from(register)))
 }
 
+impl Spot {
+    #[inline(always)]
+    fn offset(self, bytes: u64) -> Self {
+        match self {
+            Self::Global(address) => Self::Global(address.wrapping_add(bytes)),
+            Self::Shared(address) => Self::Shared(address.wrapping_add(bytes)),
+            Self::Local(address) => Self::Local(address.wrapping_add(bytes)),
+            Self::Peer(place) => {
+                Self::Peer(SharedPlace { address: place.address.wrapping_add(bytes as u32), ..place })
+            }
+        }
+    }
+}
+
 impl Machine<'_> {
     fn aligned(&self, spot: Spot, bytes: u32) -> Result<(), FaultKind> {
         let (space, address) = match spot {
             Spot::Global(address) => (MemorySpace::Global, address),
             Spot::Shared(address) => (MemorySpace::Shared, address),
             Spot::Local(address) => (MemorySpace::Local, address),
+            Spot::Peer(place) => (MemorySpace::Shared, u64::from(place.address)),
         };
         if address & u64::from(bytes - 1) == 0 {
             Ok(())
@@ -66,7 +102,7 @@ impl Machine<'_> {
     }
 
     fn read(
-        &self,
+        &mut self,
         warp: &Warp,
         lane: usize,
         spot: Spot,
@@ -76,6 +112,7 @@ impl Machine<'_> {
         match spot {
             Spot::Shared(address) => self.shared.load_bits(address, bytes),
             Spot::Local(address) => warp.local[lane].load_bits(address, bytes),
+            Spot::Peer(place) => self.peer(place.rank)?.load_bits(u64::from(place.address), bytes),
             Spot::Global(address) => {
                 let found = self.memory.find(address, bytes, last)?;
                 match self.memory.load(found, bytes) {
@@ -101,6 +138,7 @@ impl Machine<'_> {
         match spot {
             Spot::Shared(address) => self.shared.store_bits(address, bytes, value),
             Spot::Local(address) => warp.local[lane].store_bits(address, bytes, value),
+            Spot::Peer(place) => self.peer(place.rank)?.store_bits(u64::from(place.address), bytes, value),
             Spot::Global(address) => {
                 let found = self.memory.find(address, bytes, last)?;
                 self.memory.store(found, bytes, value);
@@ -113,7 +151,7 @@ impl Machine<'_> {
         let counter = match (spot, write) {
             (Spot::Global(_), false) => &mut self.counters.global_load_bytes,
             (Spot::Global(_), true) => &mut self.counters.global_store_bytes,
-            (Spot::Shared(_), _) => &mut self.counters.shared_bytes,
+            (Spot::Shared(_) | Spot::Peer(_), _) => &mut self.counters.shared_bytes,
             (Spot::Local(_), _) => &mut self.counters.local_bytes,
         };
         *counter += u64::from(bytes);
@@ -125,11 +163,11 @@ impl Machine<'_> {
         let mut last = None;
         let mut values = [[0; LANES]; 4];
         for lane in lanes_of(mask) {
-            let whole = spot(access.space, addresses[lane]);
+            let whole = at_lane(self.spot(access.space, addresses[lane]), lane)?;
             at_lane(self.aligned(whole, bytes * count), lane)?;
             self.count(whole, bytes * count, false);
             for i in 0..count {
-                let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
+                let part = whole.offset(u64::from(i * bytes));
                 let value = at_lane(self.read(warp, lane, part, bytes, &mut last), lane)?;
                 let extended = if access.signed { sign_extend(value, bytes, access.register) } else { value };
                 values[i as usize][lane] = extended;
@@ -168,12 +206,13 @@ impl Machine<'_> {
             *value = get(warp, *slot, access.register == 64, mask)?;
         }
         let mut last = None;
+        self.cluster.effects += 1;
         for lane in lanes_of(mask) {
-            let whole = spot(access.space, addresses[lane]);
+            let whole = at_lane(self.spot(access.space, addresses[lane]), lane)?;
             at_lane(self.aligned(whole, bytes * count), lane)?;
             self.count(whole, bytes * count, true);
             for i in 0..count {
-                let part = spot(access.space, addresses[lane].wrapping_add(u64::from(i * bytes)));
+                let part = whole.offset(u64::from(i * bytes));
                 at_lane(self.write(warp, lane, part, bytes, values[i as usize][lane], &mut last), lane)?;
             }
         }
@@ -187,12 +226,13 @@ impl Machine<'_> {
         let c = if atomic.c == NONE { b } else { get(warp, atomic.c, wide, mask)? };
         let bytes = atomic.scalar.bytes();
         let mut old = [0; LANES];
+        self.cluster.effects += 1;
         let memory = self.memory;
         let _others_wait = memory.exclusive();
         let mut last = None;
         // Lanes act one after the other, in their order: one of the orders the hardware may choose.
         for lane in lanes_of(mask) {
-            let at = spot(atomic.space, addresses[lane]);
+            let at = at_lane(self.spot(atomic.space, addresses[lane]), lane)?;
             at_lane(self.aligned(at, bytes), lane)?;
             self.count(at, bytes, true);
             old[lane] = at_lane(self.read(warp, lane, at, bytes, &mut last), lane)?;
@@ -235,7 +275,9 @@ impl Machine<'_> {
             at_lane(self.shared.begin_copy(targets[lane], u32::from(bytes)), lane)?;
             self.counters.global_load_bytes += u64::from(size);
             self.counters.shared_bytes += u64::from(bytes);
+            warp.state.copies += 1;
             warp.copies.push(PendingCopy {
+                number: warp.state.copies,
                 lane: lane as u8,
                 bytes,
                 source_bytes: size as u8,
@@ -352,7 +394,7 @@ pub(super) fn get(warp: &Warp, slot: Slot, wide: bool, mask: u32) -> Ran<[u64; L
     if wide { warp.wide(slot, mask).copied() } else { Ok(warp.narrow(slot, mask)?.map(u64::from)) }
 }
 
-fn combine(op: AtomOp, scalar: Scalar, old: u64, b: u64, c: u64) -> u64 {
+pub(super) fn combine(op: AtomOp, scalar: Scalar, old: u64, b: u64, c: u64) -> u64 {
     let mask = u64::MAX >> (64 - scalar.bits());
     let signed = |x: u64| if scalar.bits() == 32 { i64::from(x as u32 as i32) } else { x as i64 };
     let ordered = |less: bool| match (op, less) {

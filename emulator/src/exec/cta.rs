@@ -1,5 +1,6 @@
 //! A CTA: its warps take turns, its sixteen barriers hold and release them.
 
+use super::cluster::{Outcome, of_warp};
 use super::lanes::{LANES, lanes_of};
 use super::shared::Scratch;
 use super::step::{Machine, Turn, run};
@@ -25,6 +26,10 @@ pub(crate) struct Grid<'l> {
     pub(crate) dynamic_shared: u32,
     pub(crate) eager: bool,
     pub(crate) lenient: bool,
+    /// CTAs of a cluster.
+    pub(crate) cluster: [u32; 3],
+    pub(crate) explicit_cluster: bool,
+    pub(crate) seed: u64,
 }
 
 /// A fault before the launch gives it names: what, where in the code, which warp and thread.
@@ -54,13 +59,14 @@ struct Hold {
 /// The state of a CTA, reused from one to the next.
 pub(crate) struct Cta<'l> {
     grid: Grid<'l>,
-    machine: Machine<'l>,
-    warps: Vec<Warp>,
+    pub(super) machine: Machine<'l>,
+    pub(super) warps: Vec<Warp>,
     holds: Vec<Hold>,
+    pub(super) coordinates: [u32; 3],
 }
 
 impl<'l> Cta<'l> {
-    pub(crate) fn new(grid: Grid<'l>) -> Self {
+    pub(crate) fn new(grid: Grid<'l>, rank: u32) -> Self {
         let kernel = grid.kernel;
         let threads: u32 = grid.block.iter().product();
         let machine = Machine {
@@ -72,9 +78,13 @@ impl<'l> Cta<'l> {
             executed: vec![0; kernel.code.len()],
             eager: grid.eager,
             lenient: grid.lenient,
+            cluster: Box::default(),
+            rank,
+            threads,
+            entry_registers: kernel.entry_registers(),
         };
         let warps = (0..threads.div_ceil(32)).map(|_| Warp::new(kernel.files)).collect();
-        Self { grid, machine, warps, holds: vec![Hold::default(); 16] }
+        Self { grid, machine, warps, holds: vec![Hold::default(); 16], coordinates: [0; 3] }
     }
 
     /// What all CTAs run so far counted together.
@@ -82,51 +92,54 @@ impl<'l> Cta<'l> {
         (self.machine.counters, self.machine.executed)
     }
 
-    /// Runs one CTA to its end; `spend` is told of steps and says whether to go on.
-    pub(crate) fn run(
-        &mut self,
-        cta: [u32; 3],
-        spend: impl Fn(u64) -> Result<(), FaultKind>,
-    ) -> Result<(), CtaFault> {
-        self.start(cta);
-        self.machine.counters.ctas += 1;
-        loop {
-            let mut moved = false;
-            for at in 0..self.warps.len() {
-                if self.warps[at].status != Status::Ready {
-                    continue;
-                }
-                moved = true;
-                let before: u64 = self.machine.counters.thread_instructions;
-                let turn = run(&mut self.machine, &mut self.warps[at], TURN);
-                // Steps of a warp whose lanes are all switched off execute nothing but still take time.
-                let steps = (self.machine.counters.thread_instructions - before) / LANES as u64;
-                let over = matches!(turn, Ok(Turn::Over));
-                match turn {
-                    Err(stop) => return Err(self.fault(at, *stop)),
-                    Ok(Turn::Over) => {}
-                    Ok(Turn::Done) => {
-                        self.warps[at].status = Status::Done;
-                        (0..16).for_each(|id| self.release(id));
-                    }
-                    Ok(Turn::Barrier(barrier)) => {
-                        self.arrive(at, barrier).map_err(|kind| self.fault(at, Stop { kind, lane: None }))?;
-                    }
-                }
-                // A turn of a few lanes that ends at a barrier counts as well: a loop of such turns must end.
-                let steps = if over { u64::from(TURN) } else { steps.max(1) };
-                spend(steps).map_err(|kind| self.fault(at, Stop { kind, lane: None }))?;
-            }
-            if self.warps.iter().all(|warp| warp.status == Status::Done) {
-                return Ok(());
-            }
-            if !moved {
-                return Err(self.deadlock());
-            }
-        }
+    /// Have all warps exited?
+    pub(super) fn is_done(&self) -> bool {
+        self.warps.iter().all(|warp| warp.status == Status::Done)
     }
 
-    fn start(&mut self, cta: [u32; 3]) {
+    /// Gives a warp its turn; `spend` is told of steps and says whether to go on.
+    pub(super) fn turn(
+        &mut self,
+        at: usize,
+        spend: impl Fn(u64) -> Result<(), FaultKind>,
+    ) -> Result<Outcome, CtaFault> {
+        let before: u64 = self.machine.counters.thread_instructions;
+        let effects = self.machine.cluster.effects;
+        let turn = run(&mut self.machine, &mut self.warps[at], TURN);
+        // Steps of a warp whose lanes are all switched off execute nothing but still take time.
+        let steps = (self.machine.counters.thread_instructions - before) / LANES as u64;
+        let mut steps = steps.max(1);
+        let quiet = self.machine.cluster.effects == effects;
+        let mut outcome = if quiet { Outcome::Private } else { Outcome::Progress };
+        match turn {
+            Err(stop) => return Err(self.fault(at, *stop)),
+            Ok(Turn::Over) => steps = u64::from(TURN),
+            Ok(Turn::Poll) if quiet => outcome = Outcome::Poll,
+            Ok(Turn::Poll) => {}
+            Ok(Turn::Blocked) => {
+                let pc = self.warps[at].pc;
+                self.warps[at].status = Status::Blocked(pc);
+                outcome = Outcome::Progress;
+            }
+            Ok(Turn::ClusterArrival) => outcome = Outcome::Progress,
+            Ok(Turn::Done) => {
+                self.warps[at].status = Status::Done;
+                (0..16).for_each(|id| self.release(id));
+                outcome = Outcome::Progress;
+            }
+            Ok(Turn::Barrier(barrier)) => {
+                self.arrive(at, barrier).map_err(|kind| self.fault(at, of_warp(kind)))?;
+                outcome = Outcome::Progress;
+            }
+        }
+        spend(steps).map_err(|kind| self.fault(at, of_warp(kind)))?;
+        Ok(outcome)
+    }
+
+    /// Puts all warps at the start of the kernel.
+    pub(super) fn start(&mut self, cta: [u32; 3]) {
+        self.coordinates = cta;
+        self.machine.counters.ctas += 1;
         let Grid { kernel, block, dynamic_shared, lenient, .. } = self.grid;
         let shared =
             if dynamic_shared == 0 { kernel.static_shared } else { kernel.dynamic_shared + dynamic_shared };
@@ -138,6 +151,7 @@ impl<'l> Cta<'l> {
             let first = at as u32 * 32;
             let live = u32::MAX >> (32 - (threads - first).min(32));
             warp.restart(at as u32, live, lenient);
+            warp.state.restart(if kernel.touched.is_empty() { 0 } else { kernel.files[0] });
             // A kernel without local variables can still name local addresses.
             warp.local.resize_with(LANES, Scratch::default);
             for local in &mut warp.local {
@@ -261,18 +275,12 @@ impl<'l> Cta<'l> {
         CtaFault { kind: stop.kind, pc: Some(pc), warp: Some(warp.id), thread, waiting }
     }
 
-    fn deadlock(&self) -> CtaFault {
-        let mut waiting = Vec::new();
-        for warp in &self.warps {
-            if let Status::AtBarrier(id, pc) = warp.status {
-                let hold = &self.holds[id as usize];
-                let wanted =
-                    hold.expected.map_or("all living threads".to_owned(), |n| format!("{n} threads"));
-                let reason = format!("waits at barrier {id} for {wanted}, {} arrived,", hold.arrived);
-                waiting.push((warp.id, warp.live, pc, reason));
-            }
-        }
-        CtaFault { kind: FaultKind::Deadlock(Vec::new()), pc: None, warp: None, thread: None, waiting }
+    /// What a warp at a barrier waits for, and where.
+    pub(super) fn at_barrier(&self, at: usize) -> Option<(String, u32)> {
+        let Status::AtBarrier(id, pc) = self.warps[at].status else { return None };
+        let hold = &self.holds[id as usize];
+        let wanted = hold.expected.map_or("all living threads".to_owned(), |n| format!("{n} threads"));
+        Some((format!("waits at barrier {id} for {wanted}, {} arrived,", hold.arrived), pc))
     }
 }
 
@@ -307,6 +315,17 @@ impl Grid<'_> {
             Special::TotalShared => self.kernel.static_shared + self.dynamic_shared,
             Special::Zero => 0,
             Special::One => 1,
+            Special::ClusterId(axis) => cta[usize::from(axis)] / self.cluster[usize::from(axis)],
+            Special::ClusterCount(axis) => self.grid[usize::from(axis)] / self.cluster[usize::from(axis)],
+            Special::ClusterCtaid(axis) => cta[usize::from(axis)] % self.cluster[usize::from(axis)],
+            Special::ClusterNctaid(axis) => self.cluster[usize::from(axis)],
+            Special::ClusterRank => {
+                let [x, y, _] = self.cluster;
+                let at: [u32; 3] = std::array::from_fn(|axis| cta[axis] % self.cluster[axis]);
+                at[0] + x * (at[1] + y * at[2])
+            }
+            Special::ClusterSize => self.cluster.iter().product(),
+            Special::ExplicitCluster => u32::from(self.explicit_cluster) * u32::MAX,
         })
     }
 }

@@ -5,6 +5,12 @@ use crate::fault::{FaultKind, MemorySpace};
 const WRITTEN: u8 = 1;
 /// A `cp.async` to this byte was issued and has not been waited for.
 const IN_FLIGHT: u8 = 2;
+/// A bulk copy or `st.async` to this byte was issued, and the phase of its mbarrier has not ended.
+const BULK: u8 = 4;
+/// Part of an mbarrier object.
+const OBJECT: u8 = 8;
+/// A bulk copy still has to read this byte.
+const SOURCE: u8 = 16;
 
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -46,13 +52,36 @@ impl Scratch {
         FaultKind::OutOfBounds { space, address, bytes, nearest }
     }
 
+    /// Why bytes cannot be read, if they cannot.
     #[cold]
-    fn not_written(&self, address: u64, bytes: u32) -> FaultKind {
-        let range = address as usize..address as usize + bytes as usize;
-        if self.state[range].iter().any(|state| state & IN_FLIGHT != 0) {
-            return FaultKind::CopyInFlight { address, bytes, write: false };
+    fn refuse_read(&self, address: u64, bytes: u32) -> Option<FaultKind> {
+        let all = self.states(address, bytes).fold(0, |all, state| all | state);
+        if all & (IN_FLIGHT | BULK | OBJECT) != 0 {
+            return Some(Self::taken(all, address, bytes, false));
         }
-        FaultKind::UninitialisedMemory { space: self.space(), address, bytes }
+        let written = self.states(address, bytes).all(|state| state & WRITTEN != 0);
+        (!written).then(|| FaultKind::UninitialisedMemory { space: self.space(), address, bytes })
+    }
+
+    /// Why bytes cannot be written: something asynchronous still works on them.
+    #[cold]
+    fn refuse_write(&self, address: u64, bytes: u32) -> FaultKind {
+        let all = self.states(address, bytes).fold(0, |all, state| all | state);
+        Self::taken(all, address, bytes, true)
+    }
+
+    fn states(&self, address: u64, bytes: u32) -> impl Iterator<Item = u8> {
+        self.state[address as usize..address as usize + bytes as usize].iter().copied()
+    }
+
+    fn taken(all: u8, address: u64, bytes: u32, write: bool) -> FaultKind {
+        if all & OBJECT != 0 {
+            return FaultKind::BarrierObject { address, bytes, write };
+        }
+        if all & IN_FLIGHT != 0 {
+            return FaultKind::CopyInFlight { address, bytes, write };
+        }
+        FaultKind::BulkInFlight { address, bytes, write, source: all & BULK == 0 }
     }
 
     /// Loads `N` bytes.
@@ -63,15 +92,18 @@ impl Scratch {
         let mut state = [0; N];
         value.copy_from_slice(&self.bytes[at..at + N]);
         state.copy_from_slice(&self.state[at..at + N]);
-        if state == [WRITTEN; N] { Ok(value) } else { Err(self.not_written(address, N as u32)) }
+        if state == [WRITTEN; N] {
+            return Ok(value);
+        }
+        self.refuse_read(address, N as u32).map_or(Ok(value), Err)
     }
 
     /// Stores `N` bytes.
     #[inline(always)]
     pub(crate) fn store<const N: usize>(&mut self, address: u64, value: [u8; N]) -> Result<(), FaultKind> {
         let at = self.check(address, N as u32)?;
-        if self.state[at..at + N].iter().any(|state| state & IN_FLIGHT != 0) {
-            return Err(FaultKind::CopyInFlight { address, bytes: N as u32, write: true });
+        if self.state[at..at + N].iter().any(|state| state & !WRITTEN != 0) {
+            return Err(self.refuse_write(address, N as u32));
         }
         self.bytes[at..at + N].copy_from_slice(&value);
         self.state[at..at + N].fill(WRITTEN);
@@ -81,12 +113,86 @@ impl Scratch {
     /// Marks the destination of an asynchronous copy.
     pub(crate) fn begin_copy(&mut self, address: u64, bytes: u32) -> Result<(), FaultKind> {
         let at = self.check(address, bytes)?;
-        let state = &mut self.state[at..at + bytes as usize];
-        if state.iter().any(|state| state & IN_FLIGHT != 0) {
-            return Err(FaultKind::CopyInFlight { address, bytes, write: true });
+        if self.states(address, bytes).any(|state| state & !WRITTEN != 0) {
+            return Err(self.refuse_write(address, bytes));
         }
-        state.fill(IN_FLIGHT);
+        self.state[at..at + bytes as usize].fill(IN_FLIGHT);
         Ok(())
+    }
+
+    /// Checks that a range of any length lies inside.
+    fn range(&self, address: u32, bytes: u32) -> Result<std::ops::Range<usize>, FaultKind> {
+        let (at, end) = (address as usize, address as usize + bytes as usize);
+        if end <= self.bytes.len() {
+            return Ok(at..end);
+        }
+        Err(self.refuse(u64::from(address), bytes, false))
+    }
+
+    /// Marks the destination of a bulk copy.
+    pub(crate) fn begin_bulk(&mut self, address: u32, bytes: u32) -> Result<(), FaultKind> {
+        let range = self.range(address, bytes)?;
+        if self.state[range.clone()].iter().any(|state| state & !WRITTEN != 0) {
+            return Err(self.refuse_write(u64::from(address), bytes));
+        }
+        self.state[range].fill(BULK);
+        Ok(())
+    }
+
+    /// Lets data of a bulk copy land; it stays unreadable until [`Scratch::settle`].
+    pub(crate) fn land(&mut self, address: u32, data: &[u8]) {
+        self.bytes[address as usize..address as usize + data.len()].copy_from_slice(data);
+    }
+
+    /// Makes what bulk copies brought readable.
+    pub(crate) fn settle(&mut self, address: u32, bytes: u32) {
+        self.state[address as usize..(address + bytes) as usize].fill(WRITTEN);
+    }
+
+    /// Marks bytes that a bulk copy is going to read; they must be readable.
+    pub(crate) fn begin_source(&mut self, address: u32, bytes: u32) -> Result<(), FaultKind> {
+        let range = self.range(address, bytes)?;
+        match self.refuse_read(u64::from(address), bytes) {
+            Some(fault) => Err(fault),
+            None => {
+                self.state[range].iter_mut().for_each(|state| *state |= SOURCE);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets the marks of [`Scratch::begin_source`].
+    pub(crate) fn end_source(&mut self, address: u32, bytes: u32) {
+        self.state[address as usize..(address + bytes) as usize]
+            .iter_mut()
+            .for_each(|state| *state &= !SOURCE);
+    }
+
+    /// Sets the marks again for a second copy that reads the same bytes.
+    pub(crate) fn mark_source(&mut self, address: u32, bytes: u32) {
+        self.state[address as usize..(address + bytes) as usize]
+            .iter_mut()
+            .for_each(|state| *state |= SOURCE);
+    }
+
+    /// The bytes of a checked range, whatever their state.
+    pub(crate) fn raw(&self, address: u32, bytes: u32) -> &[u8] {
+        &self.bytes[address as usize..(address + bytes) as usize]
+    }
+
+    /// Takes eight bytes for an mbarrier.
+    pub(crate) fn begin_object(&mut self, address: u32) -> Result<(), FaultKind> {
+        let at = self.check(u64::from(address), 8)?;
+        if self.states(u64::from(address), 8).any(|state| state & !WRITTEN != 0) {
+            return Err(self.refuse_write(u64::from(address), 8));
+        }
+        self.state[at..at + 8].fill(OBJECT);
+        Ok(())
+    }
+
+    /// Gives the bytes of an mbarrier back; they count as unwritten.
+    pub(crate) fn end_object(&mut self, address: u32) {
+        self.state[address as usize..address as usize + 8].fill(0);
     }
 
     /// Lets the data of an asynchronous copy land; [`Scratch::begin_copy`] has checked the range.

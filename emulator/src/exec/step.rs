@@ -1,6 +1,8 @@
 //! The interpreter's loop: one warp, one instruction after the other, all lanes at once.
 
+use super::asynchronous::ClusterState;
 use super::collective::{match_all, match_any, reduce, shuffle, vote};
+use super::hopper::Next;
 use super::lanes::{LANES, bits2, map1, map3};
 use super::shared::Scratch;
 use super::warp::{Path, Ran, Warp, stop};
@@ -27,6 +29,13 @@ pub(crate) struct Machine<'l> {
     pub(crate) eager: bool,
     /// Unwritten registers and memory read as whatever is there.
     pub(crate) lenient: bool,
+    /// What the CTAs of its cluster share, during a turn.
+    pub(crate) cluster: Box<ClusterState>,
+    /// Of the CTA in its cluster.
+    pub(crate) rank: u32,
+    pub(crate) threads: u32,
+    /// Registers of a thread when the kernel starts, if they are known.
+    pub(crate) entry_registers: Option<u32>,
 }
 
 /// Why a warp gave its turn back.
@@ -35,6 +44,11 @@ pub(crate) enum Turn<'l> {
     /// It used up its steps.
     Over,
     Barrier(&'l Barrier),
+    /// It asked for something that has not happened, and goes on to ask again.
+    Poll,
+    /// It cannot go on before what its state tells has happened.
+    Blocked,
+    ClusterArrival,
     Done,
 }
 
@@ -74,6 +88,9 @@ fn run_body<'l>(machine: &mut Machine<'l>, warp: &mut Warp, steps: u32) -> Ran<T
                 None => return stop(FaultKind::Divergence(Vec::new()), None),
             }
         }
+        if let Some(slots) = kernel.touched.get(warp.pc as usize) {
+            warp.state.flight.touch(kernel, slots)?;
+        }
         machine.executed[warp.pc as usize] += 1;
         machine.counters.thread_instructions += u64::from(mask.count_ones());
         match &instr.op {
@@ -93,6 +110,7 @@ fn run_body<'l>(machine: &mut Machine<'l>, warp: &mut Warp, steps: u32) -> Ran<T
                 if warp.mask != 0 {
                     warp.pc += 1;
                 } else if warp.others.is_empty() {
+                    machine.leave(warp)?;
                     return Ok(Turn::Done);
                 } else if !warp.resume(&kernel.code)? {
                     return stop(FaultKind::Divergence(Vec::new()), None);
@@ -103,6 +121,26 @@ fn run_body<'l>(machine: &mut Machine<'l>, warp: &mut Warp, steps: u32) -> Ran<T
                 machine.counters.barriers += 1;
                 return Ok(Turn::Barrier(barrier));
             }
+            Op::Hopper(op) => match machine.hopper(warp, op, mask)? {
+                Next::Go => {}
+                Next::Poll => {
+                    warp.pc += 1;
+                    warp.rotate();
+                    return Ok(Turn::Poll);
+                }
+                Next::Wait(block) => {
+                    // It is executed again, and counted then.
+                    machine.executed[warp.pc as usize] -= 1;
+                    machine.counters.thread_instructions -= u64::from(mask.count_ones());
+                    let here = warp.pc;
+                    warp.state.block = Some((block, here));
+                    return Ok(if warp.rotate() { Turn::Poll } else { Turn::Blocked });
+                }
+                Next::ClusterArrival => {
+                    warp.pc += 1;
+                    return Ok(Turn::ClusterArrival);
+                }
+            },
             op => execute(machine, warp, op, mask)?,
         }
         warp.pc += 1;
@@ -469,12 +507,15 @@ fn rare(machine: &mut Machine<'_>, warp: &mut Warp, op: &Op, mask: u32) -> Ran<(
         Op::ActiveMask(d) => warp.set_narrow(d, mask, &[mask; LANES]),
         Op::IsSpace { space, p, a } => {
             let addresses = super::access::addresses(warp, a, mask)?;
-            let shared = |x: u64| x.wrapping_sub(SHARED_BASE) < WINDOW;
+            let cluster = |x: u64| x.wrapping_sub(SHARED_BASE) < WINDOW;
+            let shared =
+                |x: u64| machine.place(Space::Generic, x).is_ok_and(|place| place.rank == machine.rank);
             let local = |x: u64| x.wrapping_sub(LOCAL_BASE) < WINDOW;
             let inside = |x: u64| match space {
                 Space::Shared => shared(x),
+                Space::Cluster => cluster(x),
                 Space::Local => local(x),
-                _ => !shared(x) && !local(x),
+                _ => !cluster(x) && !local(x),
             };
             let value = bits2(&addresses, &addresses, |x, _| inside(x));
             warp.set_predicate(p, mask, value);

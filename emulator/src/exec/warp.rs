@@ -1,5 +1,6 @@
 //! A warp: registers, the paths its lanes stand on, and its asynchronous copies.
 
+use super::asynchronous::WarpState;
 use super::lanes::{LANES, Lanes};
 use super::shared::Scratch;
 use crate::fault::FaultKind;
@@ -42,6 +43,8 @@ pub(crate) enum Status {
     Ready,
     /// At the barrier of this number, which it reached at this instruction.
     AtBarrier(u32, u32),
+    /// At this instruction, until what its state tells has happened.
+    Blocked(u32),
     Done,
 }
 
@@ -55,6 +58,8 @@ pub(crate) struct PendingCopy {
     pub(crate) group: u32,
     pub(crate) to: u64,
     pub(crate) from: u64,
+    /// How many copies the warp had issued with it.
+    pub(crate) number: u64,
 }
 
 #[derive(Debug)]
@@ -79,6 +84,7 @@ pub(crate) struct Warp {
     /// Groups each lane has committed.
     pub(crate) groups: [u32; LANES],
     pub(crate) local: Vec<Scratch>,
+    pub(crate) state: WarpState,
 }
 
 /// After this many steps on split paths another path gets its turn, whatever its place: it may be the one that ends a
@@ -105,6 +111,7 @@ impl Warp {
             copies: Vec::new(),
             groups: [0; LANES],
             local: Vec::new(),
+            state: WarpState::default(),
         }
     }
 
@@ -226,6 +233,15 @@ impl Warp {
             self.others[at] = Path { pc: self.pc, mask: self.mask, parked: false };
             (self.pc, self.mask) = (path.pc, path.mask);
         }
+    }
+
+    /// Leaves a path that waits for something asynchronous, if there is another that can run; false if there is none.
+    pub(crate) fn rotate(&mut self) -> bool {
+        let Some(at) = self.others.iter().position(|path| !path.parked) else { return false };
+        let path = self.others.remove(at);
+        self.others.push(Path { pc: self.pc, mask: self.mask, parked: false });
+        (self.pc, self.mask, self.stint) = (path.pc, path.mask, STINT);
+        true
     }
 
     /// Goes on with another path after the running one parked or ended; false when every path is parked for good.

@@ -1,0 +1,194 @@
+//! Numbers of `wgmma`: one warp's 16 rows of the result.
+//!
+//! Products are summed in order of k by fused multiply-adds of f32, starting from zero, and the accumulator is added
+//! last, as in `mma.rs`.
+
+use super::convert::pack_one;
+use super::lanes::LANES;
+use super::mma::half_to_f32;
+use crate::program::Rounding;
+
+/// Rows of A, each with its 16 elements along k.
+pub(crate) type PanelA = [[f32; 16]; 16];
+/// For each eight columns of B, sixteen rows along k of eight.
+pub(crate) type PanelB = Vec<[[f32; 8]; 16]>;
+/// For each eight columns of the result, its sixteen rows.
+pub(crate) type TileD = Vec<[[f32; 8]; 16]>;
+
+#[inline(always)]
+fn widen(bf16: bool, x: u16) -> f32 {
+    if bf16 { f32::from_bits(u32::from(x) << 16) } else { half_to_f32(u32::from(x)) }
+}
+
+#[inline(always)]
+fn halves(bf16: bool, chunk: &[u8; 16]) -> [f32; 8] {
+    std::array::from_fn(|i| widen(bf16, u16::from_le_bytes([chunk[2 * i], chunk[2 * i + 1]])))
+}
+
+/// A from registers: as A of `mma` m16n8k16.
+pub(crate) fn a_of_registers(bf16: bool, registers: [&[u32; LANES]; 4]) -> PanelA {
+    let mut a = [[0.0; 16]; 16];
+    for (i, register) in registers.iter().enumerate() {
+        let (row, column) = ((i & 1) * 8, (i >> 1) * 8);
+        for (lane, value) in register.iter().enumerate() {
+            let (g, t) = (lane / 4, lane % 4 * 2);
+            a[row + g][column + t] = widen(bf16, *value as u16);
+            a[row + g][column + t + 1] = widen(bf16, (*value >> 16) as u16);
+        }
+    }
+    a
+}
+
+/// A from chunks of a K-major matrix: two for each of 16 rows.
+pub(crate) fn a_of_rows(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
+    let mut a = [[0.0; 16]; 16];
+    for (row, pair) in a.iter_mut().zip(chunks.chunks_exact(2)) {
+        row[..8].copy_from_slice(&halves(bf16, &pair[0]));
+        row[8..].copy_from_slice(&halves(bf16, &pair[1]));
+    }
+    a
+}
+
+/// A from chunks of an M-major matrix: two for each of 16 columns.
+pub(crate) fn a_of_columns(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
+    let mut a = [[0.0; 16]; 16];
+    for (k, pair) in chunks.chunks_exact(2).enumerate() {
+        for (half, chunk) in pair.iter().enumerate() {
+            for (i, value) in halves(bf16, chunk).into_iter().enumerate() {
+                a[half * 8 + i][k] = value;
+            }
+        }
+    }
+    a
+}
+
+/// B from chunks of a K-major matrix: two for each column.
+pub(crate) fn b_of_columns(bf16: bool, chunks: &[[u8; 16]]) -> PanelB {
+    let one = |eight: &[[u8; 16]]| {
+        let mut block = [[0.0; 8]; 16];
+        for (column, pair) in eight.chunks_exact(2).enumerate() {
+            for (half, chunk) in pair.iter().enumerate() {
+                for (i, value) in halves(bf16, chunk).into_iter().enumerate() {
+                    block[half * 8 + i][column] = value;
+                }
+            }
+        }
+        block
+    };
+    chunks.chunks_exact(16).map(one).collect()
+}
+
+/// B from chunks of an N-major matrix: for each eight columns, one for each k.
+pub(crate) fn b_of_rows(bf16: bool, chunks: &[[u8; 16]]) -> PanelB {
+    let one = |rows: &[[u8; 16]]| {
+        let mut block = [[0.0; 8]; 16];
+        for (row, chunk) in block.iter_mut().zip(rows) {
+            *row = halves(bf16, chunk);
+        }
+        block
+    };
+    chunks.chunks_exact(16).map(one).collect()
+}
+
+#[inline(always)]
+fn multiply_body(a: &PanelA, b: &[[[f32; 8]; 16]], d: &mut [[[f32; 8]; 16]], accumulate: bool) {
+    for (block, out) in b.iter().zip(d) {
+        for half in 0..2 {
+            let mut sums = [[0.0_f32; 8]; 8];
+            for (k, factors) in block.iter().enumerate() {
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let factor = a[half * 8 + row][k];
+                    for column in 0..8 {
+                        sum[column] = factor.mul_add(factors[column], sum[column]);
+                    }
+                }
+            }
+            for (row, sum) in sums.iter().enumerate() {
+                let target = &mut out[half * 8 + row];
+                for column in 0..8 {
+                    target[column] = if accumulate { target[column] + sum[column] } else { sum[column] };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn multiply_avx2(a: &PanelA, b: &[[[f32; 8]; 16]], d: &mut [[[f32; 8]; 16]], accumulate: bool) {
+    multiply_body(a, b, d, accumulate);
+}
+
+/// Adds A times B to D, or puts it there.
+pub(crate) fn multiply(a: &PanelA, b: &PanelB, d: &mut TileD, accumulate: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the two features that `multiply_avx2` is compiled for were just detected.
+        unsafe { multiply_avx2(a, b, d, accumulate) };
+        return;
+    }
+    multiply_body(a, b, d, accumulate);
+}
+
+/// The result's tile from f32 registers: register `4 j + 2 h + i` of lane `4 g + t` holds row `8 h + g`, column
+/// `8 j + 2 t + i`.
+pub(crate) fn tile_of_singles<'r>(n: u32, register: impl Fn(usize) -> &'r [u32; LANES]) -> TileD {
+    let mut d = vec![[[0.0; 8]; 16]; n as usize / 8];
+    for (j, block) in d.iter_mut().enumerate() {
+        for h in 0..2 {
+            let (even, odd) = (register(4 * j + 2 * h), register(4 * j + 2 * h + 1));
+            for lane in 0..LANES {
+                let row = &mut block[8 * h + lane / 4];
+                row[lane % 4 * 2] = f32::from_bits(even[lane]);
+                row[lane % 4 * 2 + 1] = f32::from_bits(odd[lane]);
+            }
+        }
+    }
+    d
+}
+
+/// The registers of a tile in f32, in their order.
+pub(crate) fn singles_of_tile(d: &TileD, mut put: impl FnMut(usize, &[u32; LANES])) {
+    for (j, block) in d.iter().enumerate() {
+        for h in 0..2 {
+            let (mut even, mut odd) = ([0; LANES], [0; LANES]);
+            for lane in 0..LANES {
+                let row = &block[8 * h + lane / 4];
+                even[lane] = row[lane % 4 * 2].to_bits();
+                odd[lane] = row[lane % 4 * 2 + 1].to_bits();
+            }
+            put(4 * j + 2 * h, &even);
+            put(4 * j + 2 * h + 1, &odd);
+        }
+    }
+}
+
+/// The result's tile from registers of two f16: register `2 j + h` holds what two registers of f32 would.
+pub(crate) fn tile_of_halves<'r>(n: u32, register: impl Fn(usize) -> &'r [u32; LANES]) -> TileD {
+    let mut d = vec![[[0.0; 8]; 16]; n as usize / 8];
+    for (j, block) in d.iter_mut().enumerate() {
+        for h in 0..2 {
+            for (lane, value) in register(2 * j + h).iter().enumerate() {
+                let row = &mut block[8 * h + lane / 4];
+                row[lane % 4 * 2] = half_to_f32(*value & 0xffff);
+                row[lane % 4 * 2 + 1] = half_to_f32(*value >> 16);
+            }
+        }
+    }
+    d
+}
+
+/// The registers of a tile in f16.
+pub(crate) fn halves_of_tile(d: &TileD, mut put: impl FnMut(usize, &[u32; LANES])) {
+    let round = |x: f32| pack_one(false, Rounding::Nearest, false, x.to_bits()) & 0xffff;
+    for (j, block) in d.iter().enumerate() {
+        for h in 0..2 {
+            let mut out = [0; LANES];
+            for (lane, value) in out.iter_mut().enumerate() {
+                let row = &block[8 * h + lane / 4];
+                *value = round(row[lane % 4 * 2]) | round(row[lane % 4 * 2 + 1]) << 16;
+            }
+            put(2 * j + h, &out);
+        }
+    }
+}

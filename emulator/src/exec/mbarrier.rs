@@ -383,7 +383,9 @@ impl Machine<'_> {
                     lanes_of(done).filter(|other| places[*other] == at).fold(0, |m, other| m | 1 << other);
                 let found = at_lane(self.mbarrier(at), lane)?;
                 found.unobserved = 0;
-                let phase = Phase { rank: at.rank, address: at.address, number: found.phase - 1 };
+                // The phase before the first has always ended, and nothing happened in it.
+                let Some(number) = found.phase.checked_sub(1) else { continue };
+                let phase = Phase { rank: at.rank, address: at.address, number };
                 let agent = self.agent(warp, same);
                 self.event(Event::Observe { agent, phase, acquire: op.acquire });
             }

@@ -162,7 +162,7 @@ TURN:
     @%p1 barrier.cluster.wait;
 SPIN:
     @!%p1 bra SPIN;";
-    fault(body, &setup(2, 2));
+    fault(body, &setup(2, 2), "budget");
 }
 
 /// Arrivals from all CTAs at the barrier of the first, and from the first at those of all.
@@ -309,7 +309,7 @@ fn a_rank_outside_the_cluster_has_no_memory() {
     let body = "
     mapa.shared::cluster.u32 %r10, %r1, 2;
     ld.shared::cluster.b32 %r11, [%r10];";
-    fault(body, &setup(2, 2));
+    fault(body, &setup(2, 2), "none with rank 2");
     // A grid that clusters do not divide is refused.
     assert!(run_with("", &setup(3, 2), &Options::default()).is_err());
 }

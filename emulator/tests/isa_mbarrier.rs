@@ -152,6 +152,7 @@ fn an_invalidated_barrier_is_made_anew() {
             init(1)
         ),
         &Setup { threads: 1, ..Setup::default() },
+        "no mbarrier at",
     );
 }
 
@@ -167,7 +168,11 @@ fn lanes_arrive_one_by_one() {
     let out = run(&body, &Setup { threads: 96, output: 96, ..Setup::default() });
     assert_eq!(out, (0..96).collect::<Vec<u32>>());
     // One too few never opens it.
-    fault(&body.replacen(", 96;", ", 97;", 1), &Setup { threads: 96, output: 96, ..Setup::default() });
+    fault(
+        &body.replacen(", 96;", ", 97;", 1),
+        &Setup { threads: 96, output: 96, ..Setup::default() },
+        "still needs 1 arrivals",
+    );
 }
 
 /// A ring of two buffers between a producer and a consumer warp, 16 turns: each waits for the other by parity.
@@ -256,15 +261,17 @@ fn copies_arrive_when_they_are_there() {
 #[test]
 fn misuse_is_reported() {
     let setup = Setup { threads: 1, ..Setup::default() };
-    for (what, body) in [
-        ("an arrival at what is no barrier", "    mov.b64 %rd20, 0;\n    st.shared.b64 [%r1], %rd20;\n    mbarrier.arrive.shared::cta.b64 _, [%r1];".to_owned()),
-        ("a misaligned barrier", "    mbarrier.init.shared::cta.b64 [%r1+4], 1;".to_owned()),
-        ("a count of zero", "    mbarrier.init.shared::cta.b64 [%r1], 0;".to_owned()),
-        ("more arrivals than are pending", init(2) + "\n    mbarrier.arrive.shared::cta.b64 _, [%r1], 3;"),
-        ("a wait that nothing ends", init(1) + &wait("W", "%r1", "0")),
-        ("bytes that never come", init(1) + "\n    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r1], 64;" + &wait("W", "%r1", "0")),
+    let arrive = "\n    mbarrier.arrive.shared::cta.b64 _, [%r1]";
+    let expect = "\n    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r1], 64;";
+    let zero = "    mov.b64 %rd20, 0;\n    st.shared.b64 [%r1], %rd20;";
+    for (body, says) in [
+        (format!("{zero}{arrive};"), "no mbarrier at"),
+        ("    mbarrier.init.shared::cta.b64 [%r1+4], 1;".to_owned(), "misaligned"),
+        ("    mbarrier.init.shared::cta.b64 [%r1], 0;".to_owned(), "not 0"),
+        (format!("{}{arrive}, 3;", init(2)), "expects only 2"),
+        (init(1) + &wait("W", "%r1", "0"), "deadlock"),
+        (init(1) + expect + &wait("W", "%r1", "0"), "64 bytes"),
     ] {
-        let text = fault(&body, &setup);
-        assert!(!text.is_empty(), "{what}");
+        fault(&body, &setup, says);
     }
 }

@@ -399,9 +399,9 @@ JOIN:{}{}",
     let setup = Setup { input: (100..164).collect(), output: 64, ..Setup::default() };
     assert_eq!(run(&body, &setup), (100..164).collect::<Vec<u32>>());
     // One byte count too small: the phase opens early or its bytes are left over.
-    fault(&body.replace("[%r10], 256;", "[%r10], 192;"), &setup);
+    fault(&body.replace("[%r10], 256;", "[%r10], 192;"), &setup, "in flight");
     // Too large: it never opens.
-    fault(&body.replace("[%r10], 256;", "[%r10], 272;"), &setup);
+    fault(&body.replace("[%r10], 256;", "[%r10], 272;"), &setup, "16 bytes");
 }
 
 /// Groups of stores: a wait that leaves N under way covers the older ones; `.read` frees the source alone.
@@ -435,7 +435,7 @@ DONE:"
         assert_eq!(run(&body(wait), &setup), (0..64).collect::<Vec<u32>>(), "{wait}");
     }
     // The source of a store that may still read it.
-    fault(&body("cp.async.bulk.wait_group.read 2;"), &setup);
+    fault(&body("cp.async.bulk.wait_group.read 2;"), &setup, "still reads");
 }
 
 /// Data and barrier of a load belong to the copy until the phase is over.
@@ -452,7 +452,7 @@ fn loads_are_not_there_before_their_barrier() {
     bar.sync 0;
     ld.shared.b32 %r11, [%r1];
     st.global.b32 [%rd1], %r11;";
-    fault(body, &Setup { input: (0..32).collect(), ..Setup::default() });
+    fault(body, &Setup { input: (0..32).collect(), ..Setup::default() }, "in flight");
 }
 
 #[test]
@@ -471,7 +471,13 @@ fn limits_of_addresses_and_sizes_are_checked() {
     };
     let setup = Setup { threads: 1, input: vec![1; 64], ..Setup::default() };
     run(&bulk(16, 16, 32), &setup);
-    for (to, from, bytes) in [(8, 0, 32), (0, 8, 32), (0, 0, 24), (0, 240, 32), (32768, 0, 16)] {
-        fault(&bulk(to, from, bytes), &setup);
+    for (to, from, bytes, says) in [
+        (8, 0, 32, "multiple of 16"),
+        (0, 8, 32, "multiple of 16"),
+        (0, 0, 24, "multiple of 16"),
+        (0, 240, 32, "out-of-bounds"),
+        (32768, 0, 16, "out-of-bounds"),
+    ] {
+        fault(&bulk(to, from, bytes), &setup, says);
     }
 }

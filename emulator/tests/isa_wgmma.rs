@@ -396,17 +396,17 @@ fn registers_in_flight_are_out_of_bounds() {
     let commit = "    wgmma.commit_group.sync.aligned;\n";
     let wait = "    wgmma.wait_group.sync.aligned 0;\n";
     let setup = Setup { threads: 128, input, ..Setup::default() };
-    for (mma, use_of, what) in [
-        (smem, "    add.f32 %f10, %f2, %f2;\n", "an accumulator read"),
-        (smem, "    mov.b32 %f3, 0;\n", "an accumulator written"),
-        (regs, "    mov.b32 %r31, 1;\n", "a fragment of A written"),
+    let says = "wgmma of line";
+    for (mma, use_of) in [
+        (smem, "    add.f32 %f10, %f2, %f2;\n"),
+        (smem, "    mov.b32 %f3, 0;\n"),
+        (regs, "    mov.b32 %r31, 1;\n"),
     ] {
-        fault(&format!("{head}{mma}{use_of}{commit}{wait}"), &setup);
-        fault(&format!("{head}{mma}{commit}{use_of}{wait}"), &setup);
+        fault(&format!("{head}{mma}{use_of}{commit}{wait}"), &setup, says);
+        fault(&format!("{head}{mma}{commit}{use_of}{wait}"), &setup, says);
         let later = format!("{head}{mma}{commit}    wgmma.wait_group.sync.aligned 1;\n{use_of}{wait}");
-        fault(&later, &setup);
+        fault(&later, &setup, says);
         let fine = format!("{head}{mma}{commit}{wait}{use_of}");
         run(&fine, &setup);
-        let _ = what;
     }
 }

@@ -103,13 +103,16 @@ pub(crate) fn run(body: &str, setup: &Setup<'_>) -> Vec<u32> {
     out
 }
 
-/// The text of the fault that a body must end in.
+/// Checks that a body ends in a fault that says this.
 #[track_caller]
-pub(crate) fn fault(body: &str, setup: &Setup<'_>) -> String {
+pub(crate) fn fault(body: &str, setup: &Setup<'_>, says: &str) {
     let options = Options { instruction_budget: 5_000_000, ..Options::default() };
     match run_with(body, setup, &options) {
         Ok(_) => panic!("no fault:\n{body}"),
-        Err(fault) => fault.to_string(),
+        Err(fault) => {
+            let text = fault.to_string();
+            assert!(text.contains(says), "no `{says}` in:\n{text}");
+        }
     }
 }
 

@@ -28,12 +28,15 @@ fn of(body: &str) -> Vec<Mutant> {
 #[track_caller]
 fn check(line: &str, expected: &[(MutationKind, &str, &str)]) {
     let text = kernel(line);
+    let accepted = Module::parse("original.ptx", &text).map(|_| ());
     let (head, tail) = text.split_once(line).expect("the text holds the line");
     let got: Vec<(MutationKind, String, String)> = of(line)
         .into_iter()
         .map(|mutant| {
             assert_eq!(mutant.text, line.split_whitespace().collect::<Vec<_>>().join(" "));
             let ptx = mutant.ptx();
+            let parsed = Module::parse("mutant.ptx", &ptx).map(|_| ());
+            assert!(accepted.is_err() || parsed.is_ok(), "the mutant is no PTX: {parsed:?}");
             let changed = ptx.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
             (mutant.kind, mutant.change, changed.expect("the rest stays as it was").to_owned())
         })

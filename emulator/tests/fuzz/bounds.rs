@@ -68,6 +68,12 @@ pub(crate) enum End {
 /// Parses a text; launches every kernel of what parses, on small buffers and with few steps.
 #[track_caller]
 pub(crate) fn survive(what: &str, text: &str) -> End {
+    survive_with(what, text, 40)
+}
+
+/// The same with a number of threads.
+#[track_caller]
+pub(crate) fn survive_with(what: &str, text: &str, threads: u32) -> End {
     // A syntax tree is larger than its text by a constant factor.
     let parsed = bounded(what, 16 + text.len() * 128 / MIB, || Module::parse("fuzz.ptx", text));
     let Ok(module) = parsed else { return End::Refused };
@@ -86,7 +92,7 @@ pub(crate) fn survive(what: &str, text: &str) -> End {
             .collect();
         let config = LaunchConfig {
             grid: [2, 1, 1],
-            block: [40, 1, 1],
+            block: [threads, 1, 1],
             dynamic_shared_bytes: 256,
             ..LaunchConfig::default()
         };

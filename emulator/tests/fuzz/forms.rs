@@ -2,7 +2,7 @@
 
 use nabla_emulator::Module;
 
-use crate::bounds::{End, alone, survive};
+use crate::bounds::{End, alone, survive, survive_with};
 use crate::common::kernel;
 use crate::dice::{Dice, wide, word};
 
@@ -168,19 +168,109 @@ const OPCODES: &[&str] = &[
     "trap",
 ];
 
+/// Instructions of sm_90a. `B` is a place in shared memory that may hold a barrier, `X` a tensor map or not.
+const HOPPER: &[&str] = &[
+    "mbarrier.init.shared::cta.b64 [B], N",
+    "mbarrier.init.shared::cta.b64 [B], 1",
+    "mbarrier.init.shared::cta.b64 [B], 40",
+    "mbarrier.inval.shared::cta.b64 [B]",
+    "mbarrier.arrive.shared::cta.b64 _, [B]",
+    "mbarrier.arrive.shared::cta.b64 W, [B], N",
+    "mbarrier.arrive.noComplete.shared::cta.b64 W, [B], 1",
+    "mbarrier.arrive_drop.shared::cta.b64 _, [B]",
+    "mbarrier.arrive.expect_tx.shared::cta.b64 _, [B], N",
+    "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [B], N",
+    "mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [B], N",
+    "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [N]",
+    "mbarrier.test_wait.shared::cta.b64 P, [B], W",
+    "mbarrier.test_wait.parity.shared::cta.b64 P, [B], N",
+    "mbarrier.try_wait.parity.shared::cta.b64 P, [B], 0",
+    "mbarrier.try_wait.parity.shared::cta.b64 P, [B], N, 20",
+    "mbarrier.pending_count.b64 N, W",
+    "cp.async.mbarrier.arrive.shared::cta.b64 [B]",
+    "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [B]",
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [N], [A], 16, [B]",
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [B], [A], N, [B]",
+    "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [N], [B], 32, [B]",
+    "cp.async.bulk.global.shared::cta.bulk_group [A], [B], 16",
+    "cp.async.bulk.global.shared::cta.bulk_group [A], [N], N",
+    "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [B], [X, {N, N}], [B]",
+    "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [B], [X, {N, N, N, N, N}], [B]",
+    "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [B], [X, {N, N}], [B], H",
+    "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [X, {N, N}], [B]",
+    "cp.async.bulk.commit_group",
+    "cp.async.bulk.wait_group 0",
+    "cp.async.bulk.wait_group.read 1",
+    "fence.proxy.async",
+    "fence.mbarrier_init.release.cluster",
+    "barrier.cluster.arrive",
+    "barrier.cluster.arrive.relaxed.aligned",
+    "barrier.cluster.wait",
+    "mapa.shared::cluster.u32 N, N, N",
+    "mapa.shared::cluster.u32 N, N, 1",
+    "getctarank.shared::cluster.u32 N, N",
+    "ld.shared::cluster.b32 N, [N]",
+    "st.shared::cluster.b32 [N], N",
+    "atom.shared::cluster.add.u32 N, [N], N",
+    "stmatrix.sync.aligned.m8n8.x4.shared.b16 [B], {N, N, N, N}",
+    "wgmma.fence.sync.aligned",
+    "wgmma.commit_group.sync.aligned",
+    "wgmma.wait_group.sync.aligned 0",
+    "wgmma.wait_group.sync.aligned 7",
+    "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {N, N, N, N}, W, W, P, 1, 1, 0, 0",
+    "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {N, N, N, N}, {N, N, N, N}, W, P, 1, -1, 1",
+    "setmaxnreg.dec.sync.aligned.u32 24",
+    "elect.sync N|P, -1",
+];
+
 fn instruction(dice: &mut Dice) -> String {
     let text = dice.pick(OPCODES);
     instance(text, dice)
+}
+
+/// The same for sm_90a, in groups of four warps, of clusters or not.
+#[test]
+fn any_hopper_instructions_with_any_values_end() {
+    let _alone = alone();
+    let mut dice = Dice(6);
+    let mut ends = [0; 3];
+    for round in 0..8000 {
+        let mut body = String::from("ld.param.b64 %rd0, [in]; ld.param.b64 %rd1, [out];\n");
+        body += "mov.u32 %r0, %tid.x; setp.eq.u32 %p0, %r0, 0; @%p0 mbarrier.init.shared::cta.b64 [0], 1;\n";
+        body += "@%p0 mbarrier.init.shared::cta.b64 [8], 128; bar.sync 0;\n";
+        for at in 0..8 {
+            // Small numbers, so that addresses and counts are often right.
+            let small = dice.below(3) > 0;
+            let value = if small { 8 * dice.below(9) as u32 } else { word(&mut dice) };
+            let long = if small { u64::from(value) << 16 | 16 } else { wide(&mut dice) };
+            body += &format!("mov.b32 %r{at}, {value}; mov.b64 %rd{}, {long};\n", at + 2);
+            body += &format!("mov.b16 %rs{at}, {}; setp.ne.u32 %p{at}, %r{at}, 0;\n", value & 0xffff);
+        }
+        for line in 0..4 {
+            let form = if dice.below(5) == 0 { dice.pick(OPCODES) } else { dice.pick(HOPPER) };
+            // Guards would mostly split the warp in front of aligned operations.
+            body += &format!("L{line}: {}\n", instance(form, &mut dice));
+        }
+        let mut text = kernel(&body).replace("sm_80", "sm_90a").replace(".version 8.0", ".version 8.4");
+        if round % 2 == 0 {
+            text = text.replace("\n{\n", "\n.reqnctapercluster 2, 1, 1\n{\n");
+        }
+        ends[survive_with("sm_90a instructions", &text, 128) as usize] += 1;
+    }
+    assert!(
+        ends[End::Ran as usize] > 50 && ends[End::Faulted as usize] > 200,
+        "refused, faulted, ran: {ends:?}"
+    );
 }
 
 /// Every form above is one the parser takes, so that the runs above reach each.
 #[test]
 fn every_form_is_accepted_with_some_operands() {
     let mut dice = Dice(5);
-    for form in OPCODES {
+    for form in OPCODES.iter().chain(HOPPER) {
         let labels = "L0: L1: L2: L3: L4: L5:";
         let accepted = (0..60).any(|_| {
-            let text = kernel(&format!("{labels} {}", instance(form, &mut dice)));
+            let text = kernel(&format!("{labels} {}", instance(form, &mut dice))).replace("sm_80", "sm_90a");
             Module::parse("form.ptx", &text).is_ok()
         });
         assert!(accepted, "{form}");
@@ -250,6 +340,8 @@ fn instance(text: &str, dice: &mut Dice) -> String {
                     4 * dice.below(40)
                 )
             }
+            'B' => out += &(8 * dice.below(8)).to_string(),
+            'X' => out += &format!("%rd{}", dice.below(3)),
             'J' => out += &format!("L{}", dice.below(6)),
             other => out.push(other),
         }

@@ -327,7 +327,7 @@ fn stores_write_what_lies_inside() {
 DONE:",
                     start[0], start[1]
                 );
-            let input: Vec<u32> = (0..128).map(|word| word * 2 | (word * 2 + 1) << 16).collect();
+            let input: Vec<u32> = (0..128).map(|word| (word * 2) | ((word * 2 + 1) << 16)).collect();
             let words = tensor.bytes() as usize / 4;
             let setup = Setup { input, output: words, map: Some(&map), map_output: true, ..Setup::default() };
             let out = run(&body, &setup);

@@ -202,7 +202,7 @@ FILL:
                 text += &format!("    st.global.b32 [%rd3+{}], {register};\n", 128 * at);
             }
             // Half `i` of the tile is `i`: row r holds 8 r to 8 r + 7.
-            let input: Vec<u32> = (0..512).map(|word| 2 * word | (2 * word + 1) << 16).collect();
+            let input: Vec<u32> = (0..512).map(|word| (2 * word) | ((2 * word + 1) << 16)).collect();
             let (out, _) = run_with(&lanes(&text), 32, 0, &input, 32 * count, &Options::default())
                 .unwrap_or_else(|fault| panic!("{fault}"));
             for matrix in 0..count as u32 {

@@ -149,7 +149,7 @@ fn half_precision_widens_exactly() {
 const INTEGERS: [&str; 8] = ["s8", "u8", "s16", "u16", "s32", "u32", "s64", "u64"];
 
 fn width(kind: &str) -> u32 {
-    kind[1..].parse().unwrap()
+    kind[1..].parse().expect("a width behind the letter")
 }
 
 /// Registers hold at least 16 bits.

@@ -40,7 +40,7 @@ fn register(kind: &str) -> &'static str {
 }
 
 fn bits(kind: &str) -> u32 {
-    kind[1..].parse().unwrap()
+    kind[1..].parse().expect("a width behind the letter")
 }
 
 fn read(x: u64, kind: &str) -> i128 {

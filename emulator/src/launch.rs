@@ -84,7 +84,8 @@ pub enum Completion {
 pub struct Options {
     /// When asynchronous work completes.
     pub completion: Completion,
-    /// Chooses among the orders in which asynchronous work may complete; the same seed gives the same run.
+    /// Chooses among the orders in which asynchronous work may complete and warps may run (by their numbers with seed
+    /// 0), and which lane `elect.sync` elects (the lowest with seed 0). The same seed gives the same run.
     pub seed: u64,
     /// Lets kernels read registers and memory nobody has written (as zero or old data) instead of faulting. Shared memory
     /// is checked always.

@@ -6,7 +6,9 @@ mod common;
 mod hopper;
 
 use hopper::{Setup, fault, run, run_with, wait};
-use nabla_emulator::{DevicePtr, Options, Swizzle, TensorElement, TensorMap};
+use nabla_emulator::{
+    DevicePtr, LaunchConfig, Memory, Module, Options, Param, Swizzle, TensorElement, TensorMap, launch,
+};
 
 /// Thread 0 of each CTA stores a value as a word of its CTA.
 fn store(value: &str) -> String {
@@ -135,7 +137,7 @@ fn the_cluster_barrier_orders_its_ctas() {
     mad.lo.s32 %r13, %r0, 4, %r12;
     mad.lo.s32 %r14, %r0, 4, %r1;
     mov.b32 %r15, 0;
-    mov.b32 %r16, %r10;
+    mov.b32 %r16, %r10;{BARRIER}
 TURN:
     st.shared::cluster.b32 [%r13], %r16;
     barrier.cluster.arrive.aligned;
@@ -312,4 +314,46 @@ fn a_rank_outside_the_cluster_has_no_memory() {
     fault(body, &setup(2, 2), "none with rank 2");
     // A grid that clusters do not divide is refused.
     assert!(run_with("", &setup(3, 2), &Options::default()).is_err());
+}
+
+/// Clusters and grids of two dimensions: ranks count along x first. The kernel may require the shape by itself.
+#[test]
+fn shapes_of_two_dimensions() {
+    let body = "
+    mov.u32 %r10, %cluster_ctarank;
+    mov.u32 %r11, %cluster_ctaid.x;
+    mov.u32 %r12, %cluster_ctaid.y;
+    mov.u32 %r13, %clusterid.x;
+    mov.u32 %r14, %clusterid.y;
+    mov.u32 %r15, %cluster_nctaid.x;
+    mov.u32 %r16, %cluster_nctaid.y;
+    mov.u32 %r17, %ctaid.x;
+    mov.u32 %r18, %ctaid.y;
+    mov.u32 %r19, %nctaid.x;
+    mad.lo.s32 %r20, %r18, %r19, %r17;
+    mad.wide.u32 %rd10, %r20, 32, %rd1;
+    st.global.v4.b32 [%rd10], {%r10, %r11, %r12, %r13};
+    st.global.v2.b32 [%rd10+16], {%r14, %r15};
+    st.global.b32 [%rd10+24], %r16;";
+    for required in [false, true] {
+        let mut text = hopper::text(body);
+        if required {
+            text = text.replace("\n{\n", "\n.reqnctapercluster 2, 3, 1\n{\n");
+        }
+        let module = Module::parse("test.ptx", &text).unwrap_or_else(|error| panic!("{error}"));
+        let mut memory = Memory::new();
+        let out = memory.alloc(24 * 32);
+        let cluster = if required { [1; 3] } else { [2, 3, 1] };
+        let config = LaunchConfig { grid: [4, 6, 1], cluster, ..LaunchConfig::default() };
+        let params = [Param::Ptr(out), Param::Ptr(out), Param::Ptr(out)];
+        launch(&module, "k", config, &params, &mut memory).unwrap_or_else(|fault| panic!("{fault}"));
+        let bytes = memory.read(out, 24 * 32).unwrap();
+        for (cta, record) in bytes.chunks_exact(32).enumerate() {
+            let got: Vec<u32> =
+                record[..28].chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect();
+            let (x, y) = (cta as u32 % 4, cta as u32 / 4);
+            let expected = [y % 3 * 2 + x % 2, x % 2, y % 3, x / 2, y / 3, 2, 3];
+            assert_eq!(got, expected, "CTA {x}, {y}");
+        }
+    }
 }

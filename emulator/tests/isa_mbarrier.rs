@@ -275,3 +275,22 @@ fn misuse_is_reported() {
         fault(&body, &setup, says);
     }
 }
+
+/// Without a space the address is a generic one.
+#[test]
+fn barriers_have_generic_addresses_too() {
+    let body = "
+    cvt.u64.u32 %rd20, %r1;
+    cvta.shared.u64 %rd20, %rd20;
+    setp.eq.u32 %p1, %r0, 0;
+    @%p1 mbarrier.init.b64 [%rd20], 32;
+    bar.sync 0;
+    mbarrier.arrive.b64 %rd21, [%rd20];
+W:
+    mbarrier.try_wait.b64 %p2, [%rd20], %rd21;
+    @!%p2 bra W;
+    mbarrier.test_wait.parity.shared::cta.b64 %p3, [%r1], 0;
+    selp.b32 %r10, 1, 0, %p3;
+    st.global.b32 [%rd1], %r10;";
+    assert_eq!(run(body, &Setup::default()), [1]);
+}

@@ -481,3 +481,31 @@ fn limits_of_addresses_and_sizes_are_checked() {
         fault(&bulk(to, from, bytes), &setup, says);
     }
 }
+
+/// A cache policy is a hint; prefetches bring nothing that a kernel could see.
+#[test]
+fn hints_change_no_value() {
+    let tensor = matrix(TensorElement::U32, 8, 8, 0);
+    let map = tensor.map(&[8, 4], &[1, 1], Swizzle::None, ZERO);
+    let body = format!(
+        "
+    setp.eq.u32 %p1, %r0, 0;
+    add.s32 %r10, %r1, 8192;
+    mov.b32 %r20, 0;
+    mov.b32 %r21, 2;
+    mov.b64 %rd10, 0x1000000000000000;
+    @%p1 mbarrier.init.shared::cta.b64 [%r10], 1;
+    fence.mbarrier_init.release.cluster;
+    bar.sync 0;
+    @!%p1 bra JOIN;
+    prefetch.tensormap [%rd2];
+    cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%rd2, {{%r20, %r21}}];
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r10], 128;
+    cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%r1], [%rd2, {{%r20, %r21}}], [%r10], %rd10;
+JOIN:{}{}",
+        wait("W", "%r10", "0"),
+        dump(32)
+    );
+    let setup = Setup { input: tensor.words(), output: 32, map: Some(&map), ..Setup::default() };
+    assert_eq!(run(&body, &setup), tensor.words()[16..48]);
+}

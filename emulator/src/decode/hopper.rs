@@ -51,6 +51,30 @@ pub(super) fn decode(r: &mut Reader<'_, '_>) -> Decoded<Option<(Op, Sync)>> {
     Ok(Some((Op::Hopper(Box::new(op)), sync)))
 }
 
+/// Refuses instructions that the module's target does not have.
+pub(super) fn check_target(r: &Reader<'_, '_>, target: &str) -> Decoded<()> {
+    let has = |modifier: &str| r.instruction.modifiers.iter().any(|m| m.0 == modifier);
+    let root = r.instruction.root;
+    let needed = match root {
+        "wgmma" | "setmaxnreg" if target == "sm_90a" => return Ok(()),
+        "wgmma" | "setmaxnreg" => {
+            return r.error(format!("`{root}` needs `.target sm_90a`, this module has `{target}`"));
+        }
+        "mbarrier" if has(".try_wait") || has(".expect_tx") || has(".complete_tx") => 90,
+        "cp" if has(".bulk") => 90,
+        "fence" if has(".proxy") || has(".mbarrier_init") || has(".cluster") => 90,
+        "mbarrier" | "cp" | "fence" | "createpolicy" | "discard" | "applypriority" => 70,
+        _ => 90,
+    };
+    let digits = target.trim_start_matches("sm_").trim_end_matches(|c: char| !c.is_ascii_digit());
+    match digits.parse::<u32>() {
+        Ok(version) if version < needed => {
+            r.error(format!("`{root}` in this form needs `.target sm_{needed}`, this module has `{target}`"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An address in `.shared::cta`, `.shared::cluster` or without a space.
 pub(super) fn site(r: &mut Reader<'_, '_>, space: Space) -> Decoded<Site> {
     Ok(Site { space, address: r.address(space)? })
@@ -224,7 +248,8 @@ fn create_policy(r: &mut Reader<'_, '_>) -> Decoded<Hopper> {
     let d = r.destination(Scalar::B64)?;
     if range {
         r.address(Space::Global)?;
-        (r.source(Scalar::U32)?, r.source(Scalar::U32)?);
+        r.source(Scalar::U32)?;
+        r.source(Scalar::U32)?;
     }
     if r.left() > 0 {
         r.source(Scalar::F32)?;

@@ -106,6 +106,7 @@ struct Layout<'t> {
 
 /// Decodes all kernels of a module.
 pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
+    let target = ast.target;
     let mut decoding = Decoding::default();
     let (mut symbols, mut shared_end, mut dynamic_align, mut global_bytes) = (HashMap::new(), 0, 16, 0);
     for variable in &ast.variables {
@@ -157,13 +158,18 @@ pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
         if function.entry
             && let Some(body) = &function.body
         {
-            decoding.kernels.push(kernel(function, body, &layout)?);
+            decoding.kernels.push(kernel(function, body, &layout, target)?);
         }
     }
     Ok(decoding)
 }
 
-fn kernel<'t>(function: &'t Function<'t>, body: &'t [Statement<'t>], layout: &Layout<'t>) -> Decoded<Kernel> {
+fn kernel<'t>(
+    function: &'t Function<'t>,
+    body: &'t [Statement<'t>],
+    layout: &Layout<'t>,
+    target: &'t str,
+) -> Decoded<Kernel> {
     let mut names = Names::new(Rc::clone(&layout.symbols));
     let mut param_bytes = 0;
     let mut params = Vec::new();
@@ -187,6 +193,7 @@ fn kernel<'t>(function: &'t Function<'t>, body: &'t [Statement<'t>], layout: &La
         targets: Targets::default(),
         location: (0, 0),
         touched: Vec::new(),
+        target,
     };
     // Offsets of the function's own shared and local variables come first: the dynamic array lies behind them all.
     decoder.variables(body)?;
@@ -279,6 +286,7 @@ struct Decoder<'t> {
     location: (u32, u32),
     /// For each instruction the narrow registers it names.
     touched: Vec<Vec<Slot>>,
+    target: &'t str,
 }
 
 /// Of the registers each instruction names, those that some `wgmma` uses as accumulators or as matrix A; nothing for
@@ -396,6 +404,7 @@ impl<'t> Decoder<'t> {
         let at = self.code.len();
         let found = hopper::decode(&mut reader)?;
         if let Some(found) = found {
+            hopper::check_target(&reader, self.target)?;
             reader.finish()?;
             self.touched.push(reader.touched.take());
             return Ok(found);

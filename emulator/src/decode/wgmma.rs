@@ -1,9 +1,11 @@
 //! `wgmma`: m64nNk16 of f16 and bf16.
 
+use std::collections::BTreeSet;
+
 use super::operands::{Decoded, Reader};
 use crate::ast::OperandKind;
 use crate::hopper::{Hopper, MatrixA, Wgmma};
-use crate::program::NONE;
+use crate::program::Slot;
 use crate::scalar::Scalar;
 
 pub(super) fn decode(r: &mut Reader<'_, '_>) -> Decoded<Hopper> {
@@ -60,12 +62,21 @@ fn product(r: &mut Reader<'_, '_>) -> Decoded<Hopper> {
         registers => registers,
     };
     let b_transposed = flag(r)?;
-    debug_assert_ne!(scale_d, NONE);
+    let d = d?;
+    let mut used: Vec<Slot> = d.clone();
+    if let MatrixA::Registers(slots) = a {
+        // A's registers may repeat each other, but not an accumulator.
+        used.extend(slots.iter().collect::<BTreeSet<_>>());
+    }
+    let all = used.len();
+    if used.into_iter().collect::<BTreeSet<_>>().len() != all {
+        return r.error("an accumulator names a register that this `wgmma` uses already");
+    }
     Ok(Hopper::Wgmma(Box::new(Wgmma {
         n,
         bf16,
         half,
-        d: d?,
+        d,
         a,
         b,
         b_transposed,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lanes::LANES;
+use super::lanes::{LANES, lanes_of};
 use super::mbarrier::Mbarrier;
 use super::shared::Scratch;
 use super::tile::Tile;
@@ -47,6 +47,15 @@ impl WarpState {
         (self.bulk_groups, self.copies) = ([0; LANES], 0);
         (self.cluster_lanes, self.cluster_phases) = (0, [0; LANES]);
         self.flight.restart(registers);
+    }
+}
+
+impl WarpState {
+    /// Lanes that arrived at the cluster's barrier in a phase.
+    pub(crate) fn cluster_arrived(&self, phase: u32) -> u32 {
+        lanes_of(self.cluster_lanes)
+            .filter(|lane| self.cluster_phases[*lane] == phase)
+            .fold(0, |lanes, lane| lanes | 1 << lane)
     }
 }
 

@@ -90,7 +90,11 @@ impl<'l> Cluster<'l> {
         loop {
             let (mut progress, mut private, mut poll) = (false, false, false);
             for rank in 0..self.ctas.len() {
-                for warp in 0..self.ctas[rank].warps.len() {
+                let warps = self.ctas[rank].warps.len();
+                // With seed 0 the warps go in the order of their numbers, with others each round starts anywhere.
+                let shift = if self.seed == 0 { 0 } else { self.state.choose(warps) };
+                for at in 0..warps {
+                    let warp = (at + shift) % warps;
                     if !self.runnable(rank, warp) {
                         continue;
                     }
@@ -168,12 +172,7 @@ impl<'l> Cluster<'l> {
         let phase = self.state.phase;
         let mut arrived = false;
         for warp in self.ctas.iter().flat_map(|cta| &cta.warps) {
-            let state = &warp.state;
-            let here = (0..32)
-                .filter(|lane| {
-                    state.cluster_lanes >> lane & 1 == 1 && state.cluster_phases[*lane as usize] == phase
-                })
-                .fold(0, |lanes, lane| lanes | 1_u32 << lane);
+            let here = warp.state.cluster_arrived(phase);
             if warp.status != Status::Done && warp.live & !here != 0 {
                 return;
             }
@@ -304,7 +303,7 @@ impl<'l> Cluster<'l> {
                 let warps = self.ctas.iter().flat_map(|cta| &cta.warps);
                 let missing: u32 = warps
                     .filter(|warp| warp.status != Status::Done)
-                    .map(|warp| (warp.live & !warp.state.cluster_lanes).count_ones())
+                    .map(|warp| (warp.live & !warp.state.cluster_arrived(self.state.phase)).count_ones())
                     .sum();
                 format!("waits at barrier.cluster, phase {phase}, where {missing} threads have not arrived,")
             }

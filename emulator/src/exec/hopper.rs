@@ -96,6 +96,12 @@ impl Machine<'_> {
             return Ok(&mut self.shared);
         }
         let size = self.cluster.ranks.len();
+        if self.cluster.phase == 0 && (rank as usize) < size {
+            return Err(FaultKind::Cluster(format!(
+                "the CTA with rank {rank} may not have started yet: let all CTAs of the cluster meet at barrier.cluster \
+                 before one works on the shared memory of another"
+            )));
+        }
         match self.cluster.ranks.get_mut(rank as usize) {
             Some(found) if found.exited => Err(FaultKind::Cluster(format!(
                 "the CTA with rank {rank} has exited, and its shared memory with it: let all CTAs of the cluster meet at \

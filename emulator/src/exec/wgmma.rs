@@ -264,9 +264,6 @@ impl Machine<'_> {
         }
         let advice = "put a wgmma.fence between that access and this wgmma";
         for (at, slot) in op.d.iter().enumerate() {
-            if op.d[..at].contains(slot) || a.contains(slot) {
-                return fault(format!("accumulator {at} names a register that this wgmma uses already"));
-            }
             let (flags, shape) = (flight.flags[usize::from(*slot)], flight.shapes[usize::from(*slot)]);
             if flags & TOUCHED != 0 {
                 return fault(format!("accumulator {at} was accessed after the last wgmma.fence: {advice}"));

@@ -12,7 +12,7 @@ fn any_instructions_with_any_values_end() {
     let _alone = alone();
     let mut dice = Dice(4);
     let mut ends = [0; 3];
-    for _ in 0..12_000 {
+    for _ in 0..8_000 {
         let mut body = String::from("ld.param.b64 %rd0, [in]; ld.param.b64 %rd1, [out];\n");
         for at in 0..8 {
             body += &format!(
@@ -234,7 +234,7 @@ fn any_hopper_instructions_with_any_values_end() {
     let _alone = alone();
     let mut dice = Dice(6);
     let mut ends = [0; 3];
-    for round in 0..8000 {
+    for round in 0..5000 {
         let mut body = String::from("ld.param.b64 %rd0, [in]; ld.param.b64 %rd1, [out];\n");
         body += "mov.u32 %r0, %tid.x; setp.eq.u32 %p0, %r0, 0; @%p0 mbarrier.init.shared::cta.b64 [0], 1;\n";
         body += "@%p0 mbarrier.init.shared::cta.b64 [8], 128; bar.sync 0;\n";

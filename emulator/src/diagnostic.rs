@@ -65,12 +65,17 @@ impl Source {
         Self { name: name.to_owned(), text: text.to_owned(), starts }
     }
 
+    /// Line of a byte, from 1; unlike the column it costs little in a text of one long line.
+    pub(crate) fn line_of(&self, byte: u32) -> u32 {
+        self.starts.partition_point(|start| *start <= byte).max(1) as u32
+    }
+
     /// Line and column of a byte, both from 1.
     pub(crate) fn position(&self, byte: u32) -> (u32, u32) {
-        let line = self.starts.partition_point(|start| *start <= byte).max(1);
-        let start = self.starts[line - 1] as usize;
+        let line = self.line_of(byte);
+        let start = self.starts[line as usize - 1] as usize;
         let head = self.text.get(start..byte as usize).unwrap_or("");
-        (line as u32, head.chars().count() as u32 + 1)
+        (line, head.chars().count() as u32 + 1)
     }
 
     /// Text of a line, counted from 1, without its newline.

@@ -403,7 +403,7 @@ fn report(module: &Module, kernel: &Kernel, counters: Counters, executed: &[u64]
         if *count > 0 {
             report.tally(module.opcode(instr), *count);
         }
-        report.by_line.push((module.source.position(instr.span.start).0, *count));
+        report.by_line.push((module.source.line_of(instr.span.start), *count));
     }
     report.notes = notes(kernel, executed);
     // The exit behind the last instruction is the emulator's own.

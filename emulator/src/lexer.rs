@@ -113,13 +113,14 @@ impl<'t> Lexer<'t> {
 
     fn number(&mut self) -> Result<Token<'t>, Error> {
         let start = self.at;
+        let hexadecimal = self.text[start..].starts_with("0x");
+        let mut fraction = false;
         while self.peek(0).is_ascii_alphanumeric() || self.peek(0) == b'.' {
+            fraction |= self.peek(0) == b'.';
             self.at += 1;
             // The sign of a decimal exponent, `1.5e-3`: not in `0f3e-1`, which has no exponent.
             let exponent = matches!(self.text.as_bytes()[self.at - 1], b'e' | b'E');
-            let decimal =
-                !self.text[start..self.at].starts_with("0x") && self.text[start..self.at].contains('.');
-            if exponent && decimal && matches!(self.peek(0), b'+' | b'-') {
+            if exponent && fraction && !hexadecimal && matches!(self.peek(0), b'+' | b'-') {
                 self.at += 1;
             }
         }

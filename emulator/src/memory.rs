@@ -340,12 +340,13 @@ impl Memory {
         let first = self.allocations.len() - variables.len();
         for (variable, allocation) in variables.iter().zip(&self.allocations[first..]) {
             let mut bytes = variable.init.clone();
-            bytes.resize(variable.bytes as usize, 0);
             for (at, index, offset) in &variable.addresses {
                 let address = addresses[*index].wrapping_add(*offset as u64);
                 bytes[*at..*at + 8].copy_from_slice(&address.to_le_bytes());
             }
             copy_in(allocation, 0, &bytes);
+            // The rest is zero, and counts as written.
+            allocation.written.iter().for_each(|bits| bits.store(u32::MAX, Relaxed));
         }
         self.globals.insert(module, addresses.clone());
         addresses

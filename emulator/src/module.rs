@@ -29,7 +29,7 @@ impl Module {
         let ast = parse(ptx).map_err(|error| source.diagnose(&error))?;
         let mut decoding = decode(&ast).map_err(|error| source.diagnose(&error))?;
         for kernel in &mut decoding.kernels {
-            kernel.lines = kernel.code.iter().map(|instr| source.position(instr.span.start).0).collect();
+            kernel.lines = kernel.code.iter().map(|instr| source.line_of(instr.span.start)).collect();
         }
         let target = ast.target.to_owned();
         let files = ast.files.iter().map(|(number, path)| (*number, (*path).to_owned())).collect();

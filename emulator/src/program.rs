@@ -264,6 +264,8 @@ pub(crate) enum Rounding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Convert {
     pub(crate) to: Scalar,
+    /// Bits of the destination register, which a signed integer fills by its sign.
+    pub(crate) register: u8,
     pub(crate) from: Scalar,
     pub(crate) rounding: Rounding,
     /// Round a float to a whole number in its own type.

@@ -138,7 +138,11 @@ fn cvt(r: &mut Reader<'_, '_>) -> Decoded<Op> {
         return r.error("registers wider than the type are modelled for conversions between integers only");
     }
     let (rounding, integral) = rounding.unwrap_or((Rounding::Nearest, false));
-    Ok(Op::Convert { how: Convert { to, from, rounding, integral, ftz, saturate, relu }, d, a })
+    Ok(Op::Convert {
+        how: Convert { to, register: register as u8, from, rounding, integral, ftz, saturate, relu },
+        d,
+        a,
+    })
 }
 
 fn cvta(r: &mut Reader<'_, '_>) -> Decoded<Op> {

@@ -6,10 +6,12 @@ mod hopper;
 mod mbarrier;
 mod memory;
 mod operands;
+mod scope;
 mod warp;
 mod wgmma;
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use crate::ast::{Ast, Function, Initial, Instruction, Number, OperandKind, Statement, Variable};
 use crate::diagnostic::{Error, Span};
@@ -21,6 +23,9 @@ use operands::{Decoded, Names, Reader, Symbol};
 
 /// Most bytes of a variable: what a GPU could hold, and what this machine should be asked for.
 const MAX_VARIABLE: u64 = 1 << 31;
+
+/// Most bytes of a module's global variables together: a launch makes room for all of them.
+const MAX_GLOBALS: u64 = 1 << 28;
 
 /// A `.global` or `.const` variable of the module.
 #[derive(Clone, Debug)]
@@ -93,24 +98,24 @@ fn place(end: &mut u32, variable: &Variable<'_>) -> Decoded<u32> {
 
 /// Where module variables lie.
 struct Layout<'t> {
-    symbols: HashMap<&'t str, Symbol>,
+    symbols: Rc<HashMap<&'t str, Symbol>>,
     shared_end: u32,
-    /// Names and alignment of the arrays whose size the launch gives.
-    dynamic: Vec<(&'t str, u32)>,
+    /// Largest alignment of the arrays whose size the launch gives.
+    dynamic_align: u32,
 }
 
 /// Decodes all kernels of a module.
 pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
     let target = ast.target;
     let mut decoding = Decoding::default();
-    let mut layout = Layout { symbols: HashMap::new(), shared_end: 0, dynamic: Vec::new() };
+    let (mut symbols, mut shared_end, mut dynamic_align, mut global_bytes) = (HashMap::new(), 0, 16, 0);
     for variable in &ast.variables {
         let symbol = match variable.space {
             Space::Shared if variable.external || variable.count.is_none() => {
-                layout.dynamic.push((variable.name, variable.align));
-                continue;
+                dynamic_align = variable.align.max(dynamic_align);
+                Symbol::Dynamic
             }
-            Space::Shared => Symbol::Shared(place(&mut layout.shared_end, variable)?),
+            Space::Shared => Symbol::Shared(place(&mut shared_end, variable)?),
             Space::Global
                 if !variable.external && (variable.count.is_some() || !variable.values.is_empty()) =>
             {
@@ -120,6 +125,13 @@ pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
                     return Err(Error::new(
                         variable.span,
                         "global variables are aligned to at most 256 bytes",
+                    ));
+                }
+                global_bytes += bytes;
+                if global_bytes > MAX_GLOBALS {
+                    return Err(Error::new(
+                        variable.span,
+                        format!("with `{}` the global variables take more than 256 MiB", variable.name),
                     ));
                 }
                 decoding.globals.push(Global { bytes, init, addresses: Vec::new() });
@@ -134,8 +146,9 @@ pub(crate) fn decode(ast: &Ast<'_>) -> Decoded<Decoding> {
                 return Err(Error::new(variable.span, text));
             }
         };
-        layout.symbols.insert(variable.name, symbol);
+        symbols.insert(variable.name, symbol);
     }
+    let layout = Layout { symbols: Rc::new(symbols), shared_end, dynamic_align };
     for variable in &ast.variables {
         if let Some(Symbol::Global(index)) = layout.symbols.get(variable.name).copied() {
             decoding.globals[index as usize].addresses = addresses(variable, &layout)?;
@@ -157,7 +170,7 @@ fn kernel<'t>(
     layout: &Layout<'t>,
     target: &'t str,
 ) -> Decoded<Kernel> {
-    let mut names = Names::new(layout.symbols.clone());
+    let mut names = Names::new(Rc::clone(&layout.symbols));
     let mut param_bytes = 0;
     let mut params = Vec::new();
     for variable in &function.params {
@@ -184,11 +197,10 @@ fn kernel<'t>(
     };
     // Offsets of the function's own shared and local variables come first: the dynamic array lies behind them all.
     decoder.variables(body)?;
-    let align = layout.dynamic.iter().map(|(_, align)| *align).max().unwrap_or(16).max(16);
-    let dynamic_shared = decoder.shared_end.next_multiple_of(align);
-    for (name, _) in &layout.dynamic {
-        decoder.names.symbols.insert(name, Symbol::Shared(dynamic_shared));
-    }
+    let Some(dynamic_shared) = decoder.shared_end.checked_next_multiple_of(layout.dynamic_align) else {
+        return Err(Error::new(function.span, "the shared variables no longer fit 32-bit addresses"));
+    };
+    decoder.names.symbols.set_dynamic(dynamic_shared);
     decoder.block(body)?;
     let end = function.span;
     let exit =
@@ -239,15 +251,24 @@ impl Targets<'_> {
             code[*at].op = Op::Branch(self.find(label, *span)?);
         }
         let mut tables = Vec::new();
+        // Branches by one list share its table.
+        let mut known = HashMap::new();
         for (at, label, span) in &self.table_branches {
             let Some(targets) = self.tables.get(label) else {
                 return Err(Error::new(*span, format!("`{label}` has no `.branchtargets`")));
             };
-            let targets: Decoded<Vec<u32>> =
-                targets.iter().map(|(name, span)| self.find(name, *span)).collect();
-            tables.push(targets?);
-            let table =
-                u16::try_from(tables.len() - 1).map_err(|_| Error::new(*span, "too many branch tables"))?;
+            let table = match known.get(label) {
+                Some(table) => *table,
+                None => {
+                    let targets: Decoded<Vec<u32>> =
+                        targets.iter().map(|(name, span)| self.find(name, *span)).collect();
+                    let table = u16::try_from(tables.len())
+                        .map_err(|_| Error::new(*span, "more than 65535 branch tables in a function"))?;
+                    tables.push(targets?);
+                    known.insert(label, table);
+                    table
+                }
+            };
             if let Op::BranchTable { table: slot, .. } = &mut code[*at].op {
                 *slot = table;
             }
@@ -339,16 +360,7 @@ impl<'t> Decoder<'t> {
                         ));
                     }
                     for (name, count, span) in &registers.names {
-                        let Some(count) = count else {
-                            self.names.declare((*name).to_owned(), registers.scalar, *span)?;
-                            continue;
-                        };
-                        if *count > u64::from(NONE) {
-                            return Err(Error::new(*span, format!("{count} registers are more than 65535")));
-                        }
-                        for number in 0..*count {
-                            self.names.declare(format!("{name}{number}"), registers.scalar, *span)?;
-                        }
+                        self.names.declare(name, *count, registers.scalar, *span)?;
                     }
                 }
                 Statement::Label(name, span) => {

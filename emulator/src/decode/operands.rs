@@ -1,8 +1,10 @@
 //! Registers, constants and modifiers of one function as its instructions are decoded.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 
+use super::scope::{Scope, Symbols};
 use crate::ast::{Instruction, Number, Operand, OperandKind};
 use crate::diagnostic::{Error, Span};
 use crate::program::{Address, Constant, NONE, Place, Slot, Special};
@@ -49,6 +51,8 @@ pub(super) enum Symbol {
     Global(u32),
     /// Offset in the shared window.
     Shared(u32),
+    /// An array behind the shared variables of whichever function names it.
+    Dynamic,
     Local(u32),
     /// Offset among the kernel's parameters.
     Param(u32),
@@ -57,22 +61,31 @@ pub(super) enum Symbol {
 }
 
 /// Names of one function: registers in nested scopes, variables, and the slots given out so far.
-#[derive(Default)]
 pub(super) struct Names<'t> {
-    scopes: Vec<HashMap<String, Register>>,
-    pub(super) symbols: HashMap<&'t str, Symbol>,
-    sizes: [usize; 3],
+    scopes: Vec<Scope<'t>>,
+    pub(super) symbols: Symbols<'t>,
+    /// Slots given out in each file.
+    sizes: [Cell<usize>; 3],
+    /// Slots that are promised: registers that are declared, named or not, and the others.
+    promised: [u64; 3],
     constants: HashMap<(u8, Constant), Slot>,
     specials: HashMap<(u8, Special), Slot>,
 }
 
 impl<'t> Names<'t> {
-    pub(super) fn new(symbols: HashMap<&'t str, Symbol>) -> Self {
-        Self { symbols, ..Self::default() }
+    pub(super) fn new(module: Rc<HashMap<&'t str, Symbol>>) -> Self {
+        Self {
+            scopes: Vec::new(),
+            symbols: Symbols::new(module),
+            sizes: Default::default(),
+            promised: [0; 3],
+            constants: HashMap::new(),
+            specials: HashMap::new(),
+        }
     }
 
     pub(super) fn enter(&mut self) {
-        self.scopes.push(HashMap::new());
+        self.scopes.push(Scope::default());
     }
 
     pub(super) fn leave(&mut self) {
@@ -80,7 +93,7 @@ impl<'t> Names<'t> {
     }
 
     pub(super) fn sizes(&self) -> [usize; 3] {
-        self.sizes
+        self.sizes.each_ref().map(Cell::get)
     }
 
     pub(super) fn constants(&self) -> Vec<(Place, Constant)> {
@@ -99,33 +112,53 @@ impl<'t> Names<'t> {
             .collect()
     }
 
-    fn fresh(&mut self, file: File, span: Span) -> Decoded<Slot> {
-        let size = &mut self.sizes[file as usize];
+    /// Makes sure that so many slots more can be given out.
+    fn promise(&mut self, file: File, count: u64, span: Span) -> Decoded<()> {
+        let promised = &mut self.promised[file as usize];
+        *promised = promised.saturating_add(count);
         // One number is kept for `NONE`.
-        if *size >= usize::from(NONE) {
+        if *promised > u64::from(NONE) {
             return Err(Error::new(
                 span,
                 "more than 65535 registers and constants of one width in a function",
             ));
         }
-        *size += 1;
-        Ok((*size - 1) as Slot)
-    }
-
-    pub(super) fn declare(&mut self, name: String, scalar: Scalar, span: Span) -> Decoded<()> {
-        let slot = self.fresh(File::of(scalar), span)?;
-        let Some(scope) = self.scopes.last_mut() else {
-            return Err(Error::new(span, "a register outside a body"));
-        };
-        if scope.contains_key(&name) {
-            return Err(Error::new(span, format!("`{name}` is declared twice")));
-        }
-        scope.insert(name, Register { slot, scalar });
         Ok(())
     }
 
+    /// Gives out a slot that was promised.
+    fn slot(&self, file: File) -> Slot {
+        let size = &self.sizes[file as usize];
+        size.set(size.get() + 1);
+        (size.get() - 1) as Slot
+    }
+
+    fn fresh(&mut self, file: File, span: Span) -> Decoded<Slot> {
+        self.promise(file, 1, span)?;
+        Ok(self.slot(file))
+    }
+
+    /// Declares a register, or `count` of them with numbers behind the name.
+    pub(super) fn declare(
+        &mut self,
+        name: &'t str,
+        count: Option<u64>,
+        scalar: Scalar,
+        span: Span,
+    ) -> Decoded<()> {
+        self.promise(File::of(scalar), count.unwrap_or(1), span)?;
+        let Some(scope) = self.scopes.last_mut() else {
+            return Err(Error::new(span, "a register outside a body"));
+        };
+        if scope.declare(name, count, scalar) {
+            return Ok(());
+        }
+        Err(Error::new(span, format!("`{name}` is declared twice")))
+    }
+
     pub(super) fn register(&self, name: &str) -> Option<Register> {
-        self.scopes.iter().rev().find_map(|scope| scope.get(name)).copied()
+        let slot = |scalar| self.slot(File::of(scalar));
+        self.scopes.iter().rev().find_map(|scope| scope.register(name, slot))
     }
 
     pub(super) fn constant(&mut self, file: File, value: Constant, span: Span) -> Decoded<Slot> {
@@ -373,6 +406,9 @@ impl<'a, 't> Reader<'a, 't> {
             Some(Symbol::Shared(at) | Symbol::Local(at)) => {
                 let sum = i64::from(*at).wrapping_add(offset) as u64;
                 Constant::Bits(if file == File::Narrow { sum & 0xffff_ffff } else { sum })
+            }
+            Some(Symbol::Dynamic) => {
+                return Err(Error::new(span, "dynamic shared memory has no place outside a function"));
             }
             Some(Symbol::Param(_) | Symbol::CallParam) => {
                 return Err(Error::new(

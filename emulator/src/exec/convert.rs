@@ -32,22 +32,22 @@ pub(crate) fn narrow(x: f64, fraction: u32, exponent: u32, rounding: Rounding) -
         return sign | infinity;
     }
     let bias = (1 << (exponent - 1)) - 1;
-    // An exact f64 subnormal is far below every format here; its logarithm only has to be small.
-    let power = ((magnitude.to_bits() >> 52) as i32 - 1023).max(1 - bias);
-    let step = 2.0_f64.powi(power - fraction as i32);
     let directed = match (rounding, sign != 0) {
         (Rounding::Down, true) | (Rounding::Up, false) => Rounding::Up,
         (Rounding::Down, false) | (Rounding::Up, true) => Rounding::Zero,
         (other, _) => other,
     };
+    let overflow = sign | if directed == Rounding::Zero { infinity - 1 } else { infinity };
+    // An exact f64 subnormal is far below every format here; its logarithm only has to be small.
+    let power = ((magnitude.to_bits() >> 52) as i32 - 1023).max(1 - bias);
+    if power > bias {
+        return overflow;
+    }
+    let step = 2.0_f64.powi(power - fraction as i32);
     let steps = whole(magnitude / step, directed) as u32;
     // A carry out of the fraction moves on to the exponent by itself.
     let bits = (((power + bias - 1) as u32) << fraction) + steps;
-    if bits < infinity {
-        return sign | bits;
-    }
-    let finite = directed == Rounding::Zero;
-    sign | if finite { infinity - 1 } else { infinity }
+    if bits < infinity { sign | bits } else { overflow }
 }
 
 /// An f32 rounded to nearest as bf16; NaN is the hardware's 0x7fff.
@@ -158,7 +158,8 @@ fn quiet(x: f32) -> u32 {
 
 /// Converts one value, held zero-extended.
 pub(crate) fn convert(how: Convert, bits: u64) -> u64 {
-    let mask = u64::MAX >> (64 - how.to.bits());
+    let filled = if how.to.is_signed() { u32::from(how.register) } else { how.to.bits() };
+    let mask = u64::MAX >> (64 - filled);
     match (how.from.is_float(), how.to.is_float()) {
         (true, true) => {
             let source =
@@ -180,9 +181,11 @@ pub(crate) fn convert(how: Convert, bits: u64) -> u64 {
                 if how.ftz && how.from == Scalar::F32 { u64::from(flush(bits as u32)) } else { bits };
             let x = float(source, how.from);
             let (low, high) = bounds(how.to);
-            // Integers saturate by themselves here; NaN becomes zero, for 64 bits the lowest bit pattern's sign bit.
+            // Integers saturate by themselves here; NaN becomes zero, or the sign bit where either side has 64 bits.
             if x.is_nan() {
-                return if how.to.bits() == 64 { 1 << 63 } else { 0 };
+                let long = how.to.bits() == 64 || how.from == Scalar::F64;
+                let sign = if how.to.is_signed() { low } else { 1 << (how.to.bits() - 1) };
+                return if long { sign as u64 & mask } else { 0 };
             }
             (whole(x, how.rounding) as i128).clamp(low, high) as u64 & mask
         }
@@ -223,6 +226,7 @@ mod tests {
     fn the_vector_forms_are_the_general_ones_for_every_half_and_many_floats() {
         let plain = |from, to| Convert {
             to,
+            register: to.bits() as u8,
             from,
             rounding: Rounding::Nearest,
             integral: false,

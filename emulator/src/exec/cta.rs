@@ -160,11 +160,10 @@ impl<'l> Cta<'l> {
             let live = u32::MAX >> (32 - (threads - first).min(32));
             warp.restart(at as u32, live, lenient);
             warp.state.restart(if kernel.touched.is_empty() { 0 } else { kernel.files[0] });
-            if kernel.local_bytes > 0 {
-                warp.local.resize_with(LANES, Scratch::default);
-                for local in &mut warp.local {
-                    local.reset(kernel.local_bytes as usize, MemorySpace::Local);
-                }
+            // A kernel without local variables can still name local addresses.
+            warp.local.resize_with(LANES, Scratch::default);
+            for local in &mut warp.local {
+                local.reset(kernel.local_bytes as usize, MemorySpace::Local);
             }
             for (place, constant) in &kernel.constants {
                 let value = match constant {

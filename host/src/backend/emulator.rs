@@ -87,6 +87,8 @@ pub struct EmulatorOptions {
     /// Seed of the order in which warps take turns and asynchronous work completes; `None` takes the order of the warps'
     /// numbers.
     pub schedule_seed: Option<u64>,
+    /// Warp-instructions after which a launch counts as one that does not end; `None` takes the emulator's own budget.
+    pub instruction_budget: Option<u64>,
 }
 
 impl Default for EmulatorOptions {

@@ -15,7 +15,9 @@ use std::sync::Arc;
 pub use cpu::{CpuBackend, CpuOptions};
 pub use cuda::{CudaDevice, CudaOptions, CudaStatus, cuda_backend, cuda_status};
 pub use emulator::{EmulatedArch, EmulatorOptions, emulator_backend};
-pub use kernel_backend::{InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts, Reordered, Selected, SelectionRule};
+pub use kernel_backend::{
+    InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts, Reordered, Selected, SelectionRule,
+};
 pub use nabla_kernels_cpu::Isa;
 
 use crate::{

@@ -110,6 +110,8 @@ pub(super) const ATTENTION: &[Case] = &[
     Case { dense: true, ..case("one-token-past", Tokens::Plain(129, 129), NORMAL, Rule::Full) },
     Case { dense: true, ..case("more-keys", Tokens::Plain(70, 300), NORMAL, Rule::Mixed) },
     Case { dense: true, ..case("more-queries", Tokens::Plain(300, 70), NORMAL, Rule::Mixed) },
+    // Rings of eight tiles go round twice.
+    Case { dense: true, heads: 1, ..case("many-tiles", Tokens::Plain(70, 1100), NORMAL, Rule::Mixed) },
     Case { dense: true, batch: 3, heads: 1, ..case("batch", Tokens::Plain(90, 90), NORMAL, Rule::Full) },
     case("diagonal", Tokens::Plain(250, 250), NORMAL, Rule::Diagonal),
     case("ragged-last", Tokens::Plain(200, 200), NORMAL, Rule::Last),

@@ -39,7 +39,8 @@ use self::{
     workspace::DeviceWorkspace,
 };
 use super::{
-    Backend, BackendError, DeviceIdentity, InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts, Orders, Workspace,
+    Backend, BackendError, DeviceIdentity, InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts,
+    Orders, Workspace,
 };
 use crate::{
     Problem,

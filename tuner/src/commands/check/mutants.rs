@@ -61,8 +61,12 @@ fn planted(
     outcomes: &mut Vec<MutantOutcome>,
 ) -> Result<Vec<(String, String)>, Failure> {
     let kernel_cache = args.kernel_cache.clone();
-    let options =
-        EmulatorOptions { arch, kernel_cache, instruction_budget: Some(BUDGET), ..EmulatorOptions::default() };
+    let options = EmulatorOptions {
+        arch,
+        kernel_cache,
+        instruction_budget: Some(BUDGET),
+        ..EmulatorOptions::default()
+    };
     // Late completion shows missing waits, eager completion what is overwritten too early.
     let late = emulator_backend(&options)?;
     let eager = emulator_backend(&EmulatorOptions { eager: true, ..options })?;
@@ -94,6 +98,7 @@ struct Row {
     planted: usize,
     reported: usize,
     equivalent: usize,
+    not_modelled: usize,
     missed: usize,
     seconds: f64,
 }
@@ -107,13 +112,21 @@ fn print(outcomes: &[MutantOutcome], seconds: f64) -> Result<(), Failure> {
         match outcome.result {
             MutantResult::Reported(_) => row.reported += 1,
             MutantResult::Equivalent(_) => row.equivalent += 1,
+            MutantResult::NotModelled(_) => row.not_modelled += 1,
             MutantResult::Missed => row.missed += 1,
         }
     }
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["arch", "kernel", "planted", "reported", "no bug", "missed", "seconds"]);
+    table.load_style(presets::NOTHING).set_header([
+        "arch",
+        "kernel",
+        "planted",
+        "reported",
+        "no bug",
+        "not modelled",
+        "missed",
+        "seconds",
+    ]);
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     for ((arch, subject), row) in rows {
         table.add_row([
@@ -122,6 +135,7 @@ fn print(outcomes: &[MutantOutcome], seconds: f64) -> Result<(), Failure> {
             row.planted.to_string(),
             row.reported.to_string(),
             row.equivalent.to_string(),
+            row.not_modelled.to_string(),
             row.missed.to_string(),
             format!("{:.1}", row.seconds),
         ]);
@@ -131,18 +145,22 @@ fn print(outcomes: &[MutantOutcome], seconds: f64) -> Result<(), Failure> {
     let count = |is: fn(&MutantResult) -> bool| outcomes.iter().filter(|o| is(&o.result)).count();
     writeln!(
         out,
-        "{} mutants: {} reported, {} no bug, {} missed in {seconds:.1} s\n",
+        "{} mutants: {} reported, {} no bug, {} not modelled, {} missed in {seconds:.1} s\n",
         outcomes.len(),
         count(|r| matches!(r, MutantResult::Reported(_))),
         count(|r| matches!(r, MutantResult::Equivalent(_))),
+        count(|r| matches!(r, MutantResult::NotModelled(_))),
         count(|r| *r == MutantResult::Missed)
     )?;
     for MutantOutcome { subject, arch, line, text, change, result, .. } in outcomes {
-        let told = match result {
+        let (word, reason) = match result {
             MutantResult::Reported(_) => continue,
-            MutantResult::Equivalent(reason) => format!("no bug {arch} {subject} line {line}: {text}: {change}: {reason}"),
-            MutantResult::Missed => format!("MISSED {arch} {subject} line {line}: {text}: {change}"),
+            MutantResult::Equivalent(reason) => ("no bug", reason.as_str()),
+            MutantResult::NotModelled(reason) => ("not modelled", *reason),
+            MutantResult::Missed => ("MISSED", ""),
         };
+        let told = format!("{word} {arch} {subject} line {line}: {text}: {change}");
+        let told = if reason.is_empty() { told } else { format!("{told}: {reason}") };
         writeln!(out, "{told}")?;
     }
     Ok(())
@@ -150,8 +168,9 @@ fn print(outcomes: &[MutantOutcome], seconds: f64) -> Result<(), Failure> {
 
 fn value(outcome: &MutantOutcome) -> Value {
     let (status, reason) = match &outcome.result {
-        MutantResult::Reported(reason) => ("reported", Some(reason)),
-        MutantResult::Equivalent(reason) => ("no_bug", Some(reason)),
+        MutantResult::Reported(reason) => ("reported", Some(reason.as_str())),
+        MutantResult::Equivalent(reason) => ("no_bug", Some(reason.as_str())),
+        MutantResult::NotModelled(reason) => ("not_modelled", Some(*reason)),
         MutantResult::Missed => ("missed", None),
     };
     json!({

@@ -276,7 +276,9 @@ impl Ordering {
             let mut reads = vec![object];
             reads.extend_from_slice(&sources);
             let writes = [bytes_of(range)];
-            let op = if issue.reduces {
+            let op = if issue.generic {
+                race.issue_store(warp, &reads, &writes, issue.reduces, pc)
+            } else if issue.reduces {
                 race.issue_reduction(warp, &reads, &writes, pc)
             } else {
                 race.issue_async(warp, None, &reads, &writes, pc)

@@ -17,6 +17,7 @@ fn start() -> String {
         "
     setp.eq.u32 %p0, %r0, 0;
     @%p0 mbarrier.init.shared::cta.b64 [{MBAR}], 1;
+    fence.mbarrier_init.release.cluster;
     bar.sync 0;"
     )
 }
@@ -421,6 +422,7 @@ fn data_nobody_waits_for_is_told_of_at_the_exit() {
     let body = format!(
         "{}
     @%p0 mbarrier.init.shared::cta.b64 [smem+32752], 1;
+    fence.mbarrier_init.release.cluster;
     @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [smem+32752], 16;
     @%p0 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [smem+1024], [%rd0], 16, [smem+32752];",
         load(64)

@@ -156,6 +156,7 @@ fn asynchronous_stores_and_reductions_tell_the_receiver() {
     let body = format!(
         "{}
     @%p0 mbarrier.init.shared::cta.b64 [smem+16384], 1;
+    fence.mbarrier_init.release.cluster;
     @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [smem+16384], 384;
     st.shared.b32 [smem], 0;
     {MEET}
@@ -187,6 +188,7 @@ fn copies_between_ctas_and_remote_arrivals() {
     let body = format!(
         "{}
     @%p0 mbarrier.init.shared::cta.b64 [smem+16384], 32;
+    fence.mbarrier_init.release.cluster;
     @%p0 mbarrier.expect_tx.shared::cta.b64 [smem+16384], 256;
     st.shared.b64 [smem+512], 0;
     mad.lo.s32 %r4, %r0, 4, 1024;
@@ -238,12 +240,12 @@ fn lanes_may_meet_the_cluster_on_different_paths() {
     @%p1 bra EVEN;
     barrier.cluster.arrive.release;
     barrier.cluster.wait.acquire;
-    st.global.b32 [%rd2], 1;
+    st.relaxed.cluster.global.b32 [%rd2], 1;
     bra DONE;
 EVEN:
     barrier.cluster.arrive.relaxed;
     barrier.cluster.wait;
-    st.global.b32 [%rd2], 2;
+    st.relaxed.cluster.global.b32 [%rd2], 2;
 DONE:";
     assert_eq!(run(body, cluster(2, 4), &[0], 4), [2, 1, 2, 1]);
 }

@@ -73,6 +73,7 @@ fn warps_hand_data_over_by_phases() {
     setp.eq.u32 %p0, %r0, 0;
     @%p0 mbarrier.init.shared::cta.b64 [smem], 32;
     @%p0 mbarrier.init.shared::cta.b64 [smem+8], 32;
+    fence.mbarrier_init.release.cluster;
     bar.sync 0;
     and.b32 %r1, %r0, 31;
     mad.lo.s32 %r2, %r1, 4, 64;

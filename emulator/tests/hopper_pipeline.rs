@@ -11,6 +11,42 @@ use nabla_emulator::{Completion, Memory, Options, OutOfBounds, Param, Swizzle, T
 const N: usize = 64;
 const K: usize = 6 * 64;
 
+/// Synchronisation whose absence shows without looking for races.
+const SYNCS: [&str; 11] = [
+    "bar.sync 0; // init",
+    "@!%p15 bra EMPTY;",
+    "@!%p15 bra FULL;",
+    "wgmma.fence.sync.aligned;",
+    "wgmma.commit_group.sync.aligned;",
+    "wgmma.wait_group.sync.aligned 0;",
+    "@%p5 mbarrier.arrive.shared::cta.b64 _, [%r5+16];",
+    "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r5], 16384;",
+    "bar.sync 1, 128; // stored",
+    "cp.async.bulk.commit_group;",
+    "cp.async.bulk.wait_group.read 0;",
+];
+
+/// What to put in place of what.
+const CHANGES: [(&str, &str); 14] = [
+    ("[smem+49168], 4;", "[smem+49168], 1;"),
+    ("[smem+49176], 4;", "[smem+49176], 5;"),
+    ("_, [%r5], 16384;", "_, [%r5], 8192;"),
+    ("_, [%r5], 16384;", "_, [%r5], 16400;"),
+    ("arrive.expect_tx.shared::cta.b64 _, [%r5], 16384;", "arrive.shared::cta.b64 _, [%r5];"),
+    ("xor.b32 %r4, %r4, 1;", ""),
+    ("wgmma.wait_group.sync.aligned 0;", "wgmma.wait_group.sync.aligned 1;"),
+    ("[%rd1, {%r7, 0}], [%r5];", "[%rd1, {%r7, 0}], [%r5+16];"),
+    ("[%r6+16384], [%rd1", "[%r6+16384], [%rd0"),
+    ("cp.async.bulk.wait_group.read 0;", "cp.async.bulk.wait_group.read 1;"),
+    ("bar.sync 1, 128;", "bar.sync 1, 160;"),
+    ("mbarrier.init.shared::cta.b64 [smem+49160], 1;", ""),
+    ("@%p5 mbarrier.arrive.shared", "mbarrier.arrive.shared"),
+    ("elect.sync _|%p2, 0xffffffff;\n    @!%p2 bra DONE;", ""),
+];
+
+/// Fences whose absence shows only when races are looked for.
+const FENCES: [&str; 2] = ["fence.proxy.async.shared::cta;", "fence.mbarrier_init.release.cluster;"];
+
 /// D (64 x 64, f32) = A (64 x K) times B (N x K) transposed, both bf16. Shared memory: two stages of A at 0 and of B at
 /// 16 KiB, D at 32 KiB, barriers behind it. Warps 0 to 3 multiply, warp 4 loads.
 fn kernel() -> String {
@@ -191,25 +227,10 @@ fn shows(ptx: &str) -> bool {
     all().iter().any(|options| run(ptx, options) != Ok(true))
 }
 
-/// Synchronisation whose absence this crate shows without a checker of races. Proxy and initialisation fences are not
-/// among them.
 #[test]
 fn each_missing_wait_shows() {
     let text = kernel();
-    let syncs = [
-        "bar.sync 0; // init",
-        "@!%p15 bra EMPTY;",
-        "@!%p15 bra FULL;",
-        "wgmma.fence.sync.aligned;",
-        "wgmma.commit_group.sync.aligned;",
-        "wgmma.wait_group.sync.aligned 0;",
-        "@%p5 mbarrier.arrive.shared::cta.b64 _, [%r5+16];",
-        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r5], 16384;",
-        "bar.sync 1, 128; // stored",
-        "cp.async.bulk.commit_group;",
-        "cp.async.bulk.wait_group.read 0;",
-    ];
-    for sync in syncs {
+    for sync in SYNCS {
         assert_eq!(text.matches(sync).count(), 1, "{sync}");
         assert!(shows(&text.replace(sync, "")), "not noticed: {sync}");
     }
@@ -218,24 +239,67 @@ fn each_missing_wait_shows() {
 #[test]
 fn each_weakened_wait_shows() {
     let text = kernel();
-    let changes = [
-        ("[smem+49168], 4;", "[smem+49168], 1;"),
-        ("[smem+49176], 4;", "[smem+49176], 5;"),
-        ("_, [%r5], 16384;", "_, [%r5], 8192;"),
-        ("_, [%r5], 16384;", "_, [%r5], 16400;"),
-        ("arrive.expect_tx.shared::cta.b64 _, [%r5], 16384;", "arrive.shared::cta.b64 _, [%r5];"),
-        ("xor.b32 %r4, %r4, 1;", ""),
-        ("wgmma.wait_group.sync.aligned 0;", "wgmma.wait_group.sync.aligned 1;"),
-        ("[%rd1, {%r7, 0}], [%r5];", "[%rd1, {%r7, 0}], [%r5+16];"),
-        ("[%r6+16384], [%rd1", "[%r6+16384], [%rd0"),
-        ("cp.async.bulk.wait_group.read 0;", "cp.async.bulk.wait_group.read 1;"),
-        ("bar.sync 1, 128;", "bar.sync 1, 160;"),
-        ("mbarrier.init.shared::cta.b64 [smem+49160], 1;", ""),
-        ("@%p5 mbarrier.arrive.shared", "mbarrier.arrive.shared"),
-        ("elect.sync _|%p2, 0xffffffff;\n    @!%p2 bra DONE;", ""),
-    ];
-    for (from, to) in changes {
+    for (from, to) in CHANGES {
         assert_eq!(text.matches(from).count(), 1, "{from}");
         assert!(shows(&text.replace(from, to)), "not noticed: {from} -> {to}");
+    }
+}
+
+fn with_races(options: &Options) -> Options {
+    Options { races: true, ..*options }
+}
+
+#[test]
+fn the_product_has_no_races_whatever_the_seed() {
+    for completion in [Completion::Late, Completion::Eager] {
+        for seed in 0..50 {
+            assert_eq!(
+                run(&kernel(), &with_races(&options(completion, seed))),
+                Ok(true),
+                "{completion:?} {seed}"
+            );
+        }
+    }
+}
+
+/// Late completion in the plain order suffices, since races show whatever the order was.
+#[test]
+fn one_run_with_races_shows_each_missing_or_weakened_wait() {
+    let text = kernel();
+    let missing = SYNCS.into_iter().chain(FENCES).map(|sync| (sync, ""));
+    for (from, to) in missing.chain(CHANGES) {
+        assert_eq!(text.matches(from).count(), 1, "{from}");
+        let found = run(&text.replace(from, to), &with_races(&options(Completion::Late, 0)));
+        assert_ne!(found, Ok(true), "not noticed: {from} -> {to}");
+    }
+}
+
+#[test]
+fn a_missing_proxy_fence_is_named_in_every_mode() {
+    let text = kernel();
+    for (fence, advice) in FENCES.into_iter().zip(["a fence.proxy.async between", "a fence.mbarrier_init"]) {
+        for options in all() {
+            let Err(fault) = run(&text.replace(fence, ""), &with_races(&options)) else {
+                panic!("not noticed: {fence}, {options:?}");
+            };
+            assert!(fault.contains(advice) && fault.contains(" is missing"), "{fault}");
+        }
+    }
+}
+
+/// A wait behind the arrival that gives the stage back, and a stage that is one off.
+#[test]
+fn a_stage_that_is_given_back_too_early_is_a_race_in_every_mode() {
+    let text = kernel();
+    let arrive = "    @%p5 mbarrier.arrive.shared::cta.b64 _, [%r5+16];\n";
+    let wait = "    wgmma.wait_group.sync.aligned 0;\n";
+    let moved = text.replace(wait, "").replace(arrive, &format!("{arrive}{wait}"));
+    let stage = "    add.s64 %rd5, %rd4, ";
+    let off = text.replace(stage, &format!("    xor.b64 %rd4, %rd4, 512;\n{stage}"));
+    for options in all() {
+        let options = with_races(&options);
+        let Err(fault) = run(&moved, &options) else { panic!("not noticed: {options:?}") };
+        assert!(fault.contains("asynchronous write against an earlier asynchronous read"), "{fault}");
+        assert_ne!(run(&off, &options), Ok(true));
     }
 }

@@ -177,6 +177,7 @@ fn multiply(case: &Case) -> (Vec<f32>, Vec<f32>) {
     .shared .align 1024 .b8 more[16384];
     setp.eq.u32 %p0, %r0, 0;
     @%p0 mbarrier.init.shared::cta.b64 [more+16376], 1;
+    fence.mbarrier_init.release.cluster;
     bar.sync 0;
     @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [more+16376], 40960;
     @%p0 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [smem], [%rd0], 40960, [more+16376];
@@ -464,6 +465,7 @@ fn operands_must_be_there_and_stay() {
     let flying = format!(
         "    setp.eq.u32 %p0, %r0, 0;
     @%p0 mbarrier.init.shared::cta.b64 [smem+20480], 1;
+    fence.mbarrier_init.release.cluster;
     @%p0 {copy} [smem], [%rd0], 64, [smem+20480];
     bar.sync 0;
 {FENCE}{SMALL}{COMMIT}{WAIT}"
@@ -475,6 +477,7 @@ fn operands_must_be_there_and_stay() {
     let overtaken = format!(
         "    setp.eq.u32 %p0, %r0, 0;
     @%p0 mbarrier.init.shared::cta.b64 [smem+20480], 1;
+    fence.mbarrier_init.release.cluster;
     bar.sync 0;
 {FENCE}{SMALL}{COMMIT}
     @%p0 {copy} [smem], [%rd0], 64, [smem+20480];

@@ -462,6 +462,7 @@ fn limits_of_addresses_and_sizes_are_checked() {
             "
     add.s32 %r10, %r1, 8192;
     mbarrier.init.shared::cta.b64 [%r10], 1;
+    fence.mbarrier_init.release.cluster;
     mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r10], {bytes};
     add.s32 %r11, %r1, {to};
     add.s64 %rd10, %rd0, {from};

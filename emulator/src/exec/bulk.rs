@@ -306,10 +306,12 @@ impl Machine<'_> {
             }
             Work::Arrival { .. } => return Ok(()),
         };
+        let generic = matches!(work, Work::Write { .. });
         let operation = self.enqueue(warp, lane, work);
         let (agent, group) = (self.agent(warp, 1 << lane), warp.state.bulk_groups[lane]);
         let global = global.as_ref();
-        let issue = Issue { operation, agent, reads, writes, global, reduces, barrier, group, traffic };
+        let issue =
+            Issue { operation, agent, reads, writes, global, generic, reduces, barrier, group, traffic };
         at_lane(self.event(Event::Issue(issue)), lane)?;
         if self.eager {
             at_lane(self.complete_all(), lane)?;

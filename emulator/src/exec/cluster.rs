@@ -13,6 +13,10 @@ use crate::report::Counters;
 /// well before.
 const POLLS: u32 = 100_000;
 
+/// A store whose source may be gone before it is read.
+const UNREAD: &str = "the CTA exits while this copy still reads its shared memory: cp.async.bulk.commit_group and \
+                      cp.async.bulk.wait_group.read 0 must come before the exit, in the thread that issued it";
+
 /// What a turn of a warp brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -200,12 +204,22 @@ impl<'l> Cluster<'l> {
             Work::Write { to, .. } => to.rank == own,
             Work::Arrival { at, .. } => at.rank == own,
         };
+        let warps = self.ctas[rank].warps.len();
+        if let Some((warp, lane, pc)) = self.state.ordering.unread(rank * warps..(rank + 1) * warps) {
+            // Known when races are looked for, and then whether or not the copy has read by now.
+            let warp = (warp % warps) as u32;
+            let fault = CtaFault {
+                kind: FaultKind::Bulk(UNREAD.to_owned()),
+                pc: Some(pc),
+                warp: Some(warp),
+                thread: Some(warp * 32 + lane as u32),
+                waiting: Vec::new(),
+            };
+            return Err(self.at(rank, fault));
+        }
         if let Some(pending) = self.state.pending.iter().find(touches).cloned() {
             let text = match &pending.work {
-                Work::Store { .. } => {
-                    "the CTA exits while this copy still reads its shared memory: cp.async.bulk.commit_group and \
-                     cp.async.bulk.wait_group.read 0 must come before the exit, in the thread that issued it"
-                }
+                Work::Store { .. } => UNREAD,
                 _ => {
                     "the CTA exits while this operation still works on its shared memory or on an mbarrier in it: wait \
                      for it before the exit (in a cluster, all CTAs wait for each other with barrier.cluster)"

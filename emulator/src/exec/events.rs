@@ -4,8 +4,9 @@
 //! the race checker by way of `order.rs`. All addresses are offsets in the shared memory of the CTA with the given rank.
 //!
 //! - [`Event::Issue`]: a thread starts an asynchronous operation. From now on the operation may read `reads` and write
-//!   `writes`, through the async proxy (`st.async` and `red.async` too): the generic accesses that made the data, and
-//!   those that must be over before it is overwritten, must be ordered before this, with a proxy fence behind writes.
+//!   `writes`, through the async proxy: the generic accesses that made the data, and those that must be over before it is
+//!   overwritten, must be ordered before this, with a proxy fence behind writes. `st.async` and `red.async` are in the
+//!   generic proxy and need no fence.
 //! - [`Event::Complete`]: an operation has done its work and told the mbarrier, whose phase of that number it belongs to.
 //!   It is ordered before whoever observes the end of that phase; proxy fences are not needed for that.
 //! - [`Event::BarrierStart`], [`Event::BarrierEnd`]: `mbarrier.init` and `mbarrier.inval`.
@@ -69,6 +70,8 @@ pub(crate) struct Issue<'a> {
     pub(crate) writes: &'a [Range],
     /// Global memory: of a store the target, else the source.
     pub(crate) global: Option<&'a Extent>,
+    /// In the generic proxy.
+    pub(crate) generic: bool,
     /// The result is combined with what is there.
     pub(crate) reduces: bool,
     /// Address of the mbarrier it completes on, in each CTA it writes to; none for a store, which has a bulk group.

@@ -56,6 +56,7 @@ impl Phases {
 #[derive(Debug)]
 struct Stored {
     group: u32,
+    pc: u32,
     /// Its reads, until a wait covered them.
     source: Option<Op>,
     result: Op,
@@ -265,7 +266,7 @@ impl Ordering {
                 race.issue_async(warp, None, &[], &global, pc)?
             };
             let lane = issue.agent.lanes.trailing_zeros() as usize;
-            let stored = Stored { group: issue.group, source: Some(source), result };
+            let stored = Stored { group: issue.group, pc, source: Some(source), result };
             self.stores.entry((warp, lane)).or_default().push(stored);
             return Ok(());
         };
@@ -275,7 +276,9 @@ impl Ordering {
             let mut reads = vec![object];
             reads.extend_from_slice(&sources);
             let writes = [bytes_of(range)];
-            let op = if issue.reduces {
+            let op = if issue.generic {
+                race.issue_store(warp, &reads, &writes, issue.reduces, pc)
+            } else if issue.reduces {
                 race.issue_reduction(warp, &reads, &writes, pc)
             } else {
                 race.issue_async(warp, None, &reads, &writes, pc)
@@ -284,6 +287,15 @@ impl Ordering {
             self.operations.insert((issue.operation, range.rank), op);
         }
         Ok(())
+    }
+
+    /// A bulk store of one of these warps whose source no wait covered: warp, lane, instruction.
+    pub(crate) fn unread(&self, warps: std::ops::Range<usize>) -> Option<(usize, usize, u32)> {
+        let of_warps = self.stores.iter().filter(|((warp, _), _)| warps.contains(warp));
+        let unread = of_warps.flat_map(|(&(warp, lane), stores)| {
+            stores.iter().filter(|stored| stored.source.is_some()).map(move |stored| (warp, lane, stored.pc))
+        });
+        unread.min()
     }
 
     /// A lane waited for its bulk stores of the groups below a bound.

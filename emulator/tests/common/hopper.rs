@@ -92,7 +92,8 @@ pub(crate) fn run_with(body: &str, setup: &Setup<'_>, options: &Options) -> Resu
 #[track_caller]
 pub(crate) fn run(body: &str, setup: &Setup<'_>) -> Vec<u32> {
     let one = |completion, seed| {
-        let options = Options { completion, seed, instruction_budget: 50_000_000, ..Options::default() };
+        let options =
+            Options { completion, seed, races: true, instruction_budget: 50_000_000, ..Options::default() };
         run_with(body, setup, &options)
             .unwrap_or_else(|fault| panic!("{completion:?}, seed {seed}: {fault}\n{body}"))
     };

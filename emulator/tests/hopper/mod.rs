@@ -65,10 +65,10 @@ pub(crate) fn options(completion: Completion, seed: u64) -> Options {
     Options { completion, seed, schedule_seed, instruction_budget: 20_000_000, ..Options::default() }
 }
 
-/// Both modes, late with several seeds.
+/// Both modes, late with several seeds; races are looked for.
 pub(crate) fn modes() -> Vec<Options> {
     let late = (0..4).map(|seed| options(Completion::Late, seed));
-    late.chain([options(Completion::Eager, 0)]).collect()
+    late.chain([options(Completion::Eager, 0)]).map(|options| Options { races: true, ..options }).collect()
 }
 
 pub(crate) fn launch_in(

@@ -125,6 +125,8 @@ pub(crate) struct Range {
 pub(crate) struct Op {
     agent: Agent,
     time: u32,
+    /// In the generic proxy: the async proxy sees its result only behind a proxy fence.
+    generic: bool,
 }
 
 /// Copies of one group of a warp: group, time in the warp's queue, lanes that have not waited.
@@ -417,10 +419,31 @@ impl Race {
         Ok(op)
     }
 
+    /// What `st.async` touches, or `red.async`, whose writes do not race with others of their kind: as the warp itself
+    /// does, but later.
+    pub(crate) fn issue_store(
+        &mut self,
+        warp: usize,
+        reads: &[Range],
+        writes: &[Range],
+        reduces: bool,
+        pc: u32,
+    ) -> Result<Op, FaultKind> {
+        let op = Op { generic: true, ..self.take_slot(warp) };
+        let write = COPY | WRITE | if reduces { STRONG } else { 0 };
+        for (ranges, kind) in [(reads, COPY), (writes, write)] {
+            for range in ranges {
+                let mark = Mark { time: op.time, code: pc << PC_SHIFT | kind, agent: op.agent, mask: 0 };
+                self.touch(warp, *range, mark)?;
+            }
+        }
+        Ok(op)
+    }
+
     fn begin(&mut self, warp: usize, queue: Option<usize>) -> Op {
         let Some(queue) = queue else { return self.take_slot(warp) };
         self.tensor[queue] += 1;
-        Op { agent: (2 * self.warps.len() + queue) as Agent, time: self.tensor[queue] }
+        Op { agent: (2 * self.warps.len() + queue) as Agent, time: self.tensor[queue], generic: false }
     }
 
     fn touch_async(
@@ -451,7 +474,7 @@ impl Race {
         };
         let issuers = &mut self.slots[usize::from(agent) - first];
         issuers.push(warp as u16);
-        Op { agent, time: issuers.len() as u32 }
+        Op { agent, time: issuers.len() as u32, generic: false }
     }
 
     /// What the end of an operation hands to those who wait for it: the operation, and those before it in its queue.
@@ -462,7 +485,9 @@ impl Race {
         }
         let mut clock = Clock::default();
         clock.generic.raise(op.agent, op.time);
-        clock.visible.raise(op.agent, op.time);
+        if !op.generic {
+            clock.visible.raise(op.agent, op.time);
+        }
         clock
     }
 

@@ -17,8 +17,10 @@ fn access(code: u32) -> &'static str {
     match (code & (STRONG | ASYNC | COPY), write) {
         (COPY, true) => "write by cp.async",
         (COPY, false) => "read by cp.async",
+        _ if code & COPY != 0 => "reduction by red.async",
         (ASYNC, true) => "asynchronous write",
         (ASYNC, false) => "asynchronous read",
+        _ if code & ASYNC != 0 => "asynchronous reduction",
         (STRONG, true) => "volatile, relaxed or atomic write",
         (STRONG, false) => "volatile or relaxed read",
         (_, true) => "write",
@@ -54,12 +56,17 @@ impl Race {
         let (rank, in_cta) = self.split(other);
         let clocks = &self.warps[warp];
         let seen = usize::from(earlier.agent) == warp || earlier.time <= clocks.generic.get(earlier.agent);
+        let lone = |mark: &Mark| usize::from(mark.agent) >= self.first_slot();
+        let words = |mark: &Mark| match access(mark.code) {
+            _ if mark.is(COPY) && lone(mark) && !mark.is(STRONG) && mark.is(WRITE) => "write by st.async",
+            other => other,
+        };
         let no_fence = now.is(ASYNC) && earlier.is(WRITE) && !earlier.is(ASYNC) && seen;
         let waited = earlier.time <= self.warps[other].generic.get(earlier.agent);
         let advice = if no_fence {
             "a fence.proxy.async between the write and the asynchronous operation is missing: the barrier alone does not \
              make generic writes visible to the async proxy"
-        } else if earlier.is(ASYNC) && usize::from(earlier.agent) >= self.warps.len() {
+        } else if lone(&earlier) || earlier.is(ASYNC) && usize::from(earlier.agent) >= self.warps.len() {
             "nothing waited for the end of the asynchronous operation: a wait for its mbarrier or group is missing"
         } else if earlier.is(COPY) && other == warp {
             "the cp.async has not been waited for: a cp.async.wait_group is missing, or its count is too high"
@@ -84,9 +91,9 @@ impl Race {
             space,
             address,
             bytes,
-            access: access(now.code),
+            access: words(&now),
             earlier: Earlier {
-                access: access(earlier.code),
+                access: words(&earlier),
                 cta: (rank != self.split(warp).0).then(|| self.place.cta(rank as u32)),
                 warp: Some(in_cta),
                 place: None,

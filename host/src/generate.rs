@@ -137,7 +137,14 @@ fn generate<T: Copy + Default + Send + Sync>(
         );
     }
     let tensor = |values| Tensor { shape, data: wrap(values) };
-    Qkv { q: tensor(q), k: tensor(k), v: tensor(v), grid: Some(grid), source: format!("{spec} seed {seed}") }
+    Qkv {
+        q: tensor(q),
+        k: tensor(k),
+        v: tensor(v),
+        grid: Some(grid),
+        softmax_scale: None,
+        source: format!("{spec} seed {seed}"),
+    }
 }
 
 /// Starts one of 2^64 x 2^32 independent stretches of random numbers.

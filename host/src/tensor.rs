@@ -143,12 +143,14 @@ pub struct Qkv {
     pub v: Tensor,
     /// Token grid, if the tokens are those of a video.
     pub grid: Option<Grid>,
+    /// Factor on the scores; `None` is the usual 1/sqrt(D).
+    pub softmax_scale: Option<f32>,
     /// Where the numbers come from: a path or the specification they were generated from.
     pub source: String,
 }
 
 impl Qkv {
-    /// Returns the sizes and types of these inputs, with the usual score factor 1/sqrt(D).
+    /// Returns the sizes and types of these inputs.
     pub fn problem(&self) -> Problem {
         let [batch, heads, seqlen_q, head_dim] = self.q.shape;
         Problem {
@@ -158,7 +160,7 @@ impl Qkv {
             seqlen_k: self.k.shape[2],
             head_dim,
             dtype: self.q.data.dtype(),
-            softmax_scale: Problem::default_scale(head_dim),
+            softmax_scale: self.softmax_scale.unwrap_or(Problem::default_scale(head_dim)),
             grid: self.grid,
         }
     }
@@ -183,6 +185,7 @@ impl Qkv {
             q: cut(&self.q),
             k: cut(&self.k),
             v: cut(&self.v),
+            softmax_scale: self.softmax_scale,
             grid: Some(grid),
             source: self.source.clone(),
         })
@@ -194,6 +197,7 @@ impl Qkv {
             q: self.q.cast(dtype),
             k: self.k.cast(dtype),
             v: self.v.cast(dtype),
+            softmax_scale: self.softmax_scale,
             grid: self.grid,
             source: self.source.clone(),
         }
@@ -230,7 +234,15 @@ mod tests {
             shape,
             data: TensorData::F32((0..shape.iter().product()).map(|i| (offset + i) as f32).collect()),
         };
-        Qkv { q: tensor(0), k: tensor(1), v: tensor(2), grid: Some(grid), source: "counting".into() }
+        Qkv {
+            q: tensor(0),
+            k: tensor(1),
+            v: tensor(2),
+            softmax_scale: self.softmax_scale,
+            grid: Some(grid),
+            softmax_scale: None,
+            source: "counting".into(),
+        }
     }
 
     #[test]

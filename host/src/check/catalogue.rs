@@ -85,6 +85,8 @@ pub(super) struct Case {
     pub(super) heads: usize,
     pub(super) values: Values,
     pub(super) rule: Rule,
+    /// Factor on the scores, if it is not the usual one.
+    pub(super) scale: Option<f32>,
     /// Whether it says something about dense kernels that no other case says.
     pub(super) dense: bool,
     /// Whether every mask block is tried, and not that of 64 tokens alone.
@@ -92,7 +94,7 @@ pub(super) struct Case {
 }
 
 const fn case(name: &'static str, tokens: Tokens, values: Values, rule: Rule) -> Case {
-    Case { name, tokens, batch: 1, heads: 2, values, rule, dense: false, all_blocks: false }
+    Case { name, tokens, batch: 1, heads: 2, values, rule, scale: None, dense: false, all_blocks: false }
 }
 
 const NORMAL: Values = Values::Normal(1.0);
@@ -118,6 +120,8 @@ pub(super) const ATTENTION: &[Case] = &[
     case("nearly-empty", Tokens::Plain(200, 200), NORMAL, Rule::Single),
     Case { dense: true, ..case("flat", Tokens::Plain(150, 150), Values::Normal(0.01), Rule::Checkerboard) },
     Case { dense: true, ..case("large-logits", Tokens::Plain(150, 150), Values::Normal(8.0), Rule::Checkerboard) },
+    Case { dense: true, scale: Some(-0.25), ..case("negative-scale", Tokens::Plain(150, 150), NORMAL, Rule::Checkerboard) },
+    Case { dense: true, scale: Some(0.0), ..case("no-scale", Tokens::Plain(100, 100), NORMAL, Rule::Full) },
     Case { dense: true, ..case("rising", Tokens::Plain(280, 280), Values::Rising, Rule::Full) },
     Case { dense: true, ..case("falling", Tokens::Plain(280, 280), Values::Falling, Rule::Full) },
     Case { dense: true, ..case("one-key", Tokens::Plain(150, 150), Values::OneKey, Rule::Full) },
@@ -186,7 +190,7 @@ impl Case {
             _ => factor * x,
         });
         let v = tensor(seqlen_k, &|_, x| values * x);
-        Qkv { q, k, v, grid, source: format!("case {}", self.name) }
+        Qkv { q, k, v, grid, softmax_scale: self.scale, source: format!("case {}", self.name) }
     }
 
     /// Cuts the tokens into blocks and makes the mask.

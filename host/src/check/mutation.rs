@@ -141,5 +141,5 @@ fn report(backends: &[&dyn KernelBackend], instance: &Instance) -> Result<Option
     Ok(reason)
 }
 
-/// Cases beside the usual one: rings of tiles that go round, lists of one block, tiles of single rows.
-const MORE_CASES: [&str; 3] = ["many-tiles", "corners", "one-token"];
+/// Cases beside the usual one: rings of tiles that go round, lists of one block, tiles of single rows, negated queries.
+const MORE_CASES: [&str; 4] = ["many-tiles", "corners", "one-token", "negative-scale"];

@@ -135,6 +135,7 @@ impl Plan {
         let [q, k, v] = data;
         let [q_shape, k_shape, v_shape] = self.shapes;
         Ok(Qkv {
+            softmax_scale: None,
             q: Tensor { shape: q_shape, data: q },
             k: Tensor { shape: k_shape, data: k },
             v: Tensor { shape: v_shape, data: v },

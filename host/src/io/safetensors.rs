@@ -302,7 +302,7 @@ mod tests {
             };
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("in.safetensors");
-            let written = Qkv { q: tensor(1), k: tensor(2), v: tensor(3), grid: Some(grid), source: path.display().to_string() };
+            let written = Qkv { q: tensor(1), k: tensor(2), v: tensor(3), grid: Some(grid), softmax_scale: None, source: path.display().to_string() };
             let named = [("q", &written.q), ("k", &written.k), ("v", &written.v)].map(|(name, tensor)| NamedTensor {
                 name, shape: &tensor.shape, element: dtype.into(), bytes: tensor.data.bytes(),
             });

@@ -148,18 +148,9 @@ fn registers_are_as_recorded(compiler: &Compiler, built: &[Built]) {
     }
 }
 
-/// Products of 16-deep steps that follow each other in the machine code with nothing but address arithmetic between.
-fn products_in_a_row(sass: &str) -> usize {
-    let (mut longest, mut row) = (0, 0);
-    for line in sass.lines() {
-        if line.contains(" HGMMA.") {
-            row += 1;
-            longest = longest.max(row);
-        } else if ["WARPGROUP.DEPBAR", "WARPGROUP.ARRIVE"].iter().any(|wait| line.contains(wait)) {
-            row = 0;
-        }
-    }
-    longest
+/// Lists the lines of machine code on which something is.
+fn lines_with(sass: &str, what: &str) -> Vec<usize> {
+    sass.lines().enumerate().filter(|(_, line)| line.contains(what)).map(|(number, _)| number).collect()
 }
 
 #[test]
@@ -181,9 +172,13 @@ fn machine_code_for_hopper_copies_boxes_and_keeps_products_in_flight() {
         let steps = (c.head_dim / 16 + 2 * c.block_n / 16) as usize;
         // A group of no products is a product of its own kind in machine code.
         assert_eq!(count("HGMMA.") - count("HGMMA.64x8x16."), steps, "{}: {opcodes:?}", built.id);
-        // Were products serialised, each would have a wait of its own.
-        assert!(count("WARPGROUP.DEPBAR") <= 3, "{}: {opcodes:?}", built.id);
-        assert!(products_in_a_row(&sass) >= (c.head_dim / 16) as usize, "{}", built.id);
+        // Were products serialised, each would have a wait of its own: for scores, for output, for the last output.
+        let waits = lines_with(&sass, "WARPGROUP.DEPBAR");
+        assert_eq!(waits.len(), 3, "{}", built.id);
+        // What the products leave time for is done before the output is waited for.
+        let exponentials = lines_with(&sass, "MUFU.EX2");
+        assert!(exponentials.iter().all(|line| (waits[0]..waits[1]).contains(line)), "{}", built.id);
+        assert!(exponentials.len() >= (c.block_n / 2) as usize, "{}", built.id);
         assert_eq!(count("LDL") + count("STL"), 0, "{}: local memory", built.id);
     }
 }

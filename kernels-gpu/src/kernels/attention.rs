@@ -153,8 +153,9 @@ pub(crate) unsafe fn forward<C: Config>(
             if staged[0] < c.block_n {
                 rows::mask(&mut scores, c.block_n, staged[0], lane);
             }
-            let corrections = rows::weigh(&mut scores, c.block_n, &mut rows, scale);
-            rows::rescale(&mut out, c.head_dim, corrections);
+            rows::weigh(&mut scores, c.block_n, &mut rows, scale, |r, correction| {
+                rows::rescale(&mut out, c.head_dim, r, correction);
+            });
 
             // O += P V.
             let v_at = slot_at(slot) + v_offset;

@@ -47,8 +47,8 @@ pub(crate) fn mask(scores: &mut Fragments, columns: u32, keys: u32, lane: u32) {
     }
 }
 
-/// Takes `columns` scores of each row into its softmax: they become weights. Returns the factors on what was
-/// accumulated before.
+/// Takes `columns` scores of each row into its softmax: they become weights. `correct` is told each row and the factor
+/// on what was accumulated of it before.
 ///
 /// # Safety
 /// All lanes of the warp come here.
@@ -58,8 +58,8 @@ pub(crate) unsafe fn weigh(
     columns: u32,
     rows: &mut [OnlineRow; 2],
     scale: Scale,
-) -> [f32; 2] {
-    let mut corrections = [0.0; 2];
+    mut correct: impl FnMut(usize, f32),
+) {
     for r in 0..2 {
         let mut max = f32::NEG_INFINITY;
         for n in 0..columns as usize / 8 {
@@ -74,19 +74,16 @@ pub(crate) unsafe fn weigh(
             // In pairs: a chain of additions half as long.
             rows[r].sum += scores[n][2 * r] + scores[n][2 * r + 1];
         }
-        corrections[r] = step.correction;
+        correct(r, step.correction);
     }
-    corrections
 }
 
-/// Multiplies `columns` accumulators of each row by its factor.
+/// Multiplies `columns` accumulators of row `r` by a factor.
 #[inline(always)]
-pub(crate) fn rescale(out: &mut Fragments, columns: u32, factors: [f32; 2]) {
+pub(crate) fn rescale(out: &mut Fragments, columns: u32, r: usize, factor: f32) {
     for n in 0..columns as usize / 8 {
-        for r in 0..2 {
-            out[n][2 * r] *= factors[r];
-            out[n][2 * r + 1] *= factors[r];
-        }
+        out[n][2 * r] *= factor;
+        out[n][2 * r + 1] *= factor;
     }
 }
 

@@ -82,7 +82,9 @@ impl<C: Config> Consumer<C> {
                         ring.leave_values(held);
                         feeder.slot_is_left();
                     }
-                    rows::rescale(&mut out, c.head_dim, corrections);
+                    for r in 0..2 {
+                        rows::rescale(&mut out, c.head_dim, r, corrections[r]);
+                    }
                     weights = self.round(&scores);
                     (held, holds) = (turn, 1);
                 } else {
@@ -218,8 +220,10 @@ impl<C: Config> Consumer<C> {
         if note.keys() < c.block_n {
             rows::mask(scores, c.block_n, note.keys(), ptx::thread() % 32);
         }
+        let mut corrections = [0.0; 2];
         // SAFETY: the caller's.
-        unsafe { rows::weigh(scores, c.block_n, rows, self.scale) }
+        unsafe { rows::weigh(scores, c.block_n, rows, self.scale, |r, factor| corrections[r] = factor) };
+        corrections
     }
 
     /// Rounds weights to A operands.

@@ -51,6 +51,20 @@ pub(crate) struct Maps {
     pub(crate) v: *const u8,
 }
 
+impl Maps {
+    /// Starts fetching all three.
+    ///
+    /// # Safety
+    /// They are tensor maps.
+    #[inline(always)]
+    unsafe fn prefetch(self) {
+        for map in [self.q, self.k, self.v] {
+            // SAFETY: the caller's.
+            unsafe { hopper::prefetch_map(map) }
+        }
+    }
+}
+
 /// Where results go: pointers at the first token of the head.
 #[derive(Clone, Copy)]
 pub(crate) struct Results {
@@ -91,6 +105,7 @@ pub(crate) unsafe fn forward<C: Config, W: SharedWalk>(
         let warp = ptx::uniform(ptx::thread() / 32);
         if warp == 0 {
             ring.make_barriers();
+            job.maps.prefetch();
         }
         ptx::barrier();
 

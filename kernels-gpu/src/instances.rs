@@ -364,6 +364,15 @@ impl Instance {
         }
     }
 
+    /// Returns the groups of warps of a block of threads that meet by themselves, each at a barrier of its own; 0 where
+    /// only whole blocks meet.
+    pub const fn groups_that_meet(&self) -> u32 {
+        match self.kernel.arch() {
+            Arch::Sm80 => 0,
+            Arch::Sm90a => self.constants.consumers(),
+        }
+    }
+
     /// Returns how the host must describe Q, K and V, in this order, for kernels that read them through tensor maps:
     /// those take three pointers more, to copies of the maps in global memory, aligned to 64 bytes.
     pub const fn tensor_maps(&self) -> Option<[TensorMap; 3]> {

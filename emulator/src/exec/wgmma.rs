@@ -200,18 +200,28 @@ impl Machine<'_> {
         }
         let accumulate = (accumulates != 0) != op.scale_d_negated;
         let mut chunks = Vec::with_capacity(32 + 2 * op.n as usize);
+        // PTX does not say which warp reads which rows of A: for the order of accesses each reads them all.
+        let mut others = Vec::new();
         let (mut a_bits, mut a_registers) = (0, [NONE; 4]);
         match op.a {
             MatrixA::Shared(slot, m_major) => {
                 let (bits, descriptor) = self.descriptor(warp, slot)?;
                 a_bits = bits;
                 let first = warp.id % 4 * 16;
-                for i in 0..32 {
-                    chunks.push(if m_major {
+                let chunk = |first: u32, i: u32| {
+                    if m_major {
                         descriptor.mn_major(i / 2, first / 8 + i % 2)
                     } else {
                         descriptor.k_major(first + i / 2, i % 2)
-                    });
+                    }
+                };
+                chunks.extend((0..32).map(|i| chunk(first, i)));
+                if self.cluster.race.is_some() {
+                    let rows = (0..64).step_by(16).filter(|other| *other != first);
+                    others.extend(
+                        rows.flat_map(|other| (0..32).map(move |i| (other, i)))
+                            .map(|(other, i)| chunk(other, i)),
+                    );
                 }
             }
             MatrixA::Registers(slots) => a_registers = slots,
@@ -237,7 +247,8 @@ impl Machine<'_> {
         self.counters.shared_bytes += 16 * chunks.len() as u64;
         let multiplications = 16 * 16 * u64::from(op.n);
         let agent = self.agent(warp, u32::MAX);
-        self.tell(Event::WgmmaIssue { agent, operation, chunks: &chunks, multiplications })?;
+        others.extend_from_slice(&chunks);
+        self.tell(Event::WgmmaIssue { agent, operation, chunks: &others, multiplications })?;
         let group = warp.state.flight.groups;
         let one = InFlight { operation, pc: warp.pc, group, chunks, accumulate, done: self.eager };
         if self.eager {

@@ -114,6 +114,8 @@ pub(super) const ATTENTION: &[Case] = &[
     Case { dense: true, ..case("more-queries", Tokens::Plain(300, 70), NORMAL, Rule::Mixed) },
     // Rings of eight tiles go round twice.
     Case { dense: true, heads: 1, ..case("many-tiles", Tokens::Plain(70, 1100), NORMAL, Rule::Mixed) },
+    // The first query block skips all but the last, while its neighbours go on.
+    Case { heads: 1, ..case("far-apart", Tokens::Plain(200, 1100), NORMAL, Rule::Corners) },
     Case { dense: true, batch: 3, heads: 1, ..case("batch", Tokens::Plain(90, 90), NORMAL, Rule::Full) },
     case("diagonal", Tokens::Plain(250, 250), NORMAL, Rule::Diagonal),
     case("ragged-last", Tokens::Plain(200, 200), NORMAL, Rule::Last),
@@ -142,7 +144,8 @@ pub(super) const REORDER: &[Case] = &[
 #[rustfmt::skip]
 pub(super) const SELECTION: &[Case] = &[
     case("video", Tokens::Video(Grid { t: 3, h: 20, w: 30 }), NORMAL, Rule::Full),
-    case("two-words", Tokens::Plain(700, 2200), NORMAL, Rule::Full),
+    // Bitmaps of several words, and more keys than a block of threads has threads.
+    Case { heads: 1, ..case("many-blocks", Tokens::Plain(130, 18_000), NORMAL, Rule::Full) },
     case("one-block", Tokens::Plain(20, 20), NORMAL, Rule::Full),
     case("flat", Tokens::Plain(640, 640), Values::Normal(0.0), Rule::Full),
     case("large-logits", Tokens::Plain(640, 640), Values::Normal(40.0), Rule::Full),

@@ -30,15 +30,16 @@ impl<C: Config, W: SharedWalk> Producer<C, W> {
     #[inline(always)]
     pub(super) unsafe fn run(mut self) {
         // SAFETY: the caller's.
-        unsafe { while self.fill() {} }
+        unsafe { while self.fill::<false>() {} }
     }
 
-    /// Waits for room in the next slot and puts the next tile there, or the end; returns whether it was a tile.
+    /// Waits for room in the next slot and puts the next tile there, or the end; returns whether it was a tile. Slots that
+    /// are `FRESH`, in the first time around, have room.
     ///
     /// # Safety
     /// As for [`Producer::run`]; not again after the end.
     #[inline(always)]
-    unsafe fn fill(&mut self) -> bool {
+    unsafe fn fill<const FRESH: bool>(&mut self) -> bool {
         let c = const { C::CONSTANTS };
         let (ring, turn) = (self.ring, self.turn);
         // SAFETY: the caller's; tiles lie within the keys, and there is room for what is copied.
@@ -46,7 +47,9 @@ impl<C: Config, W: SharedWalk> Producer<C, W> {
             let next = self.walk.next(c.block_n);
             let at = [0, next.tile.first, self.job.bh];
             let one = hopper::elect();
-            ring.wait_for_room_for_keys(turn);
+            if !FRESH {
+                ring.wait_for_room_for_keys(turn);
+            }
             if next.tile.keys == 0 {
                 if one {
                     ring.write_note(turn, Note::END);
@@ -58,7 +61,9 @@ impl<C: Config, W: SharedWalk> Producer<C, W> {
                 ring.write_note(turn, Note::new(next.tile.keys, next.wanted));
                 copy_tile(c.key_tile(), ring.keys(turn), self.job.maps.k, at, ring.keys_there(turn));
             }
-            ring.wait_for_room_for_values(turn);
+            if !FRESH {
+                ring.wait_for_room_for_values(turn);
+            }
             if one {
                 copy_tile(c.key_tile(), ring.values(turn), self.job.maps.v, at, ring.values_there(turn));
             }
@@ -138,10 +143,10 @@ impl<C: Config, W: SharedWalk> Inline<C, W> {
     /// # Safety
     /// As for [`Producer::run`], if this is the first warp.
     #[inline(always)]
-    unsafe fn fill(&mut self) {
+    unsafe fn fill<const FRESH: bool>(&mut self) {
         if self.active {
             // SAFETY: the caller's.
-            self.active = unsafe { self.producer.fill() };
+            self.active = unsafe { self.producer.fill::<FRESH>() };
         }
     }
 }
@@ -153,7 +158,7 @@ impl<C: Config, W: SharedWalk> Feeder for Inline<C, W> {
         // Not unrolled: once is enough in the code.
         while slot < ptx::opaque(const { C::CONSTANTS.stages }) {
             // SAFETY: the caller's.
-            unsafe { self.fill() };
+            unsafe { self.fill::<true>() };
             slot += 1;
         }
     }
@@ -162,7 +167,7 @@ impl<C: Config, W: SharedWalk> Feeder for Inline<C, W> {
     unsafe fn refill(&mut self) {
         if self.due {
             // SAFETY: the caller's.
-            unsafe { self.fill() };
+            unsafe { self.fill::<false>() };
         }
     }
 

@@ -67,9 +67,12 @@ fn planted(
         instruction_budget: Some(BUDGET),
         ..EmulatorOptions::default()
     };
-    // Late completion shows missing waits, eager completion what is overwritten too early.
-    let late = emulator_backend(&options)?;
-    let eager = emulator_backend(&EmulatorOptions { eager: true, ..options })?;
+    // Late completion shows missing waits, eager completion what is overwritten too early, other orders of the warps what
+    // needs one of them to be ahead.
+    let make =
+        |eager, schedule_seed| emulator_backend(&EmulatorOptions { eager, schedule_seed, ..options.clone() });
+    let late = make(false, None)?;
+    let others = [make(true, None)?, make(false, Some(1))?, make(true, Some(2))?, make(false, Some(3))?];
     late.kernels_ready()?;
     let bar = super::spinner(&format!("mutants {}", arch.name()));
     let mut skipped = Vec::new();
@@ -82,12 +85,12 @@ fn planted(
             skipped.push((name, ineligible.reason));
             continue;
         }
-        let backends: [&dyn KernelBackend; 2] = [&*late, &*eager];
-        check_mutants(&backends, instance, &mut |outcome| {
+        let mut backends: Vec<&dyn KernelBackend> = vec![&*late];
+        backends.extend(others.iter().map(|backend| &**backend));
+        outcomes.extend(check_mutants(&backends, instance, &mut |outcome| {
             bar.set_message(format!("{name} line {}", outcome.line));
             bar.inc(1);
-            outcomes.push(outcome);
-        })?;
+        })?);
     }
     bar.finish_and_clear();
     Ok(skipped)

@@ -39,6 +39,7 @@ mod diagnostic;
 mod exec;
 mod fault;
 mod hopper;
+mod kernel;
 mod kind;
 mod launch;
 mod lexer;

@@ -465,3 +465,47 @@ DONE:{MEET}",
     is_reported(&body("", true), cluster(2, 32), NO_PROXY_FENCE);
     is_reported(&body(FENCE, false), cluster(2, 32), "earlier write by st.async");
 }
+
+/// The data of a multicast is there for those who waited at the barrier of the CTA that it was written to.
+#[test]
+fn each_cta_waits_at_its_own_barrier_for_a_multicast() {
+    let body = |who: &str| {
+        format!(
+            "{}
+    @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [smem+16384], 128;{MEET}
+    mov.u32 %r6, %cluster_ctarank;
+    setp.eq.u32 %p4, %r6, 0;
+    and.pred %p5, %p4, %p0;
+    mov.b16 %rs0, 3;
+    @%p5 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [smem], [%rd0], 128, [smem+16384], %rs0;
+    setp.{who}.u32 %p6, %r6, 0;
+    @!%p6 bra MEET;{}
+MEET:{MEET}
+    ld.shared.b32 %r7, [%r5];
+    ld.shared.b32 %r7, [%r5];{}{MEET}",
+            start(1, 1),
+            wait("smem+16384", "0", "FULL"),
+            wait("smem+16384", "0", "LATE"),
+        )
+    };
+    is_clean(&body("ge"), cluster(2, 64));
+    is_reported(&body("eq"), cluster(2, 64), "asynchronous write of warp 0 in CTA (0, 0, 0)");
+}
+
+#[test]
+fn a_cta_waits_for_its_bulk_stores_before_it_exits() {
+    let body = |wait: &str| {
+        format!(
+            "{}
+    @!%p0 bra DONE;
+    cp.async.bulk.global.shared::cta.bulk_group [%rd1], [smem], 128;
+    cp.async.bulk.commit_group;
+    {wait}
+DONE:",
+            start(1, 1)
+        )
+    };
+    is_clean(&body("cp.async.bulk.wait_group.read 0;"), threads(64));
+    is_reported(&body(""), threads(64), "the CTA exits while this copy still reads its shared memory");
+    is_reported(&body("cp.async.bulk.wait_group.read 1;"), threads(64), "the CTA exits while this copy");
+}

@@ -8,7 +8,7 @@ use nabla_emulator::{Numerics, Options};
 const GOLDEN: &str = include_str!("fixtures/tensor_core.txt");
 
 /// One element of a product: factors and accumulator as bits.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Case {
     a: [u16; 16],
     b: [u16; 16],
@@ -48,6 +48,71 @@ fn mma(kind: &str, numerics: Numerics, cases: &[Case]) -> Vec<u32> {
     (0..cases.len()).map(|g| out[(4 * g + g / 2) * 2 + g % 2]).collect()
 }
 
+/// As [`mma`] by `wgmma.m64n8k16` with A in registers, the same in each of the four warps; a result for each of them.
+fn wgmma(kind: &str, numerics: Numerics, cases: &[Case]) -> [Vec<u32>; 4] {
+    assert!(cases.len() <= 8);
+    let pair = |x: [u16; 16], at: usize| u32::from(x[at]) | u32::from(x[at + 1]) << 16;
+    let none = Case { a: [0; 16], b: [0; 16], c: 0 };
+    let case = |g: usize| cases.get(g).copied().unwrap_or(none);
+    let mut input = Vec::new();
+    for lane in 0..32 {
+        let (g, t) = (lane / 4, lane % 4);
+        let c = |column: usize| if column == g { case(g).c } else { 0 };
+        input.extend([
+            pair(case(g).a, 2 * t),
+            0,
+            pair(case(g).a, 2 * t + 8),
+            0,
+            c(2 * t),
+            c(2 * t + 1),
+            0,
+            0,
+        ]);
+    }
+    // Matrix B without swizzling: the first eight elements along k of its eight columns, then the others.
+    for half in 0..2 {
+        for g in 0..8 {
+            input.extend((0..4).map(|at| pair(case(g).b, 8 * half + 2 * at)));
+        }
+    }
+    let body = format!(
+        "
+    .shared .align 128 .b8 tile[256];
+    mov.u32 %r0, %tid.x;
+    ld.param.b64 %rd0, [in];
+    ld.param.b64 %rd1, [out];
+    and.b32 %r20, %r0, 31;
+    mad.wide.u32 %rd2, %r20, 32, %rd0;
+    mad.wide.u32 %rd3, %r0, 8, %rd1;
+    mad.wide.u32 %rd4, %r0, 4, %rd0;
+    setp.lt.u32 %p0, %r0, 64;
+    mov.b32 %r21, tile;
+    mad.lo.u32 %r22, %r0, 4, %r21;
+    @%p0 ld.global.b32 %r23, [%rd4+1024];
+    @%p0 st.shared.b32 [%r22], %r23;
+    fence.proxy.async.shared::cta;
+    bar.sync 0;
+    ld.global.v4.b32 {{%r1, %r2, %r3, %r4}}, [%rd2];
+    ld.global.v4.b32 {{%r10, %r11, %r12, %r13}}, [%rd2+16];
+    shr.u32 %r21, %r21, 4;
+    cvt.u64.u32 %rd5, %r21;
+    add.s64 %rd5, %rd5, {};
+    setp.eq.u32 %p1, %r0, %r0;
+    wgmma.fence.sync.aligned;
+    wgmma.mma_async.sync.aligned.m64n8k16.f32.{kind}.{kind}
+        {{%r10, %r11, %r12, %r13}}, {{%r1, %r2, %r3, %r4}}, %rd5, %p1, 1, 1, 0;
+    wgmma.commit_group.sync.aligned;
+    wgmma.wait_group.sync.aligned 0;
+    st.global.v2.b32 [%rd3], {{%r10, %r11}};",
+        8_u64 << 16 | 16 << 32
+    );
+    let options = Options { numerics, races: true, ..Options::default() };
+    let text = kernel(&body).replace("sm_80", "sm_90a").replace(".version 7.8", ".version 8.0");
+    let (out, _) = run_with(&text, 128, 0, &input, 256, &options).unwrap_or_else(|fault| panic!("{fault}"));
+    let of = |warp: usize| (0..cases.len()).map(|g| out[64 * warp + (4 * g + g / 2) * 2 + g % 2]).collect();
+    std::array::from_fn(of)
+}
+
 fn golden() -> Vec<(&'static str, Case, [u32; 2])> {
     let bits = |text: &str| u32::from_str_radix(text, 16).expect("hexadecimal");
     let factors = |text: &str| std::array::from_fn(|i| bits(&text[4 * i..4 * i + 4]) as u16);
@@ -59,6 +124,20 @@ fn golden() -> Vec<(&'static str, Case, [u32; 2])> {
             (kind, Case { a: factors(a), b: factors(b), c: bits(c) }, [bits(ampere), bits(hopper)])
         })
         .collect()
+}
+
+#[test]
+fn warpgroup_products_have_the_bits_of_the_published_model() {
+    for kind in ["bf16", "f16"] {
+        let cases: Vec<_> = golden().into_iter().filter(|case| case.0 == kind).collect();
+        for chunk in cases.chunks(8) {
+            let inputs: Vec<Case> = chunk.iter().map(|case| case.1).collect();
+            let expected: Vec<u32> = chunk.iter().map(|case| case.2[1]).collect();
+            for got in wgmma(kind, Numerics::Hopper, &inputs) {
+                assert_eq!(got, expected, "{kind} {inputs:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod mma;
 mod order;
 mod product;
 mod race;
+mod rare;
 mod schedule;
 mod shared;
 mod step;

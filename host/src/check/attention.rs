@@ -1,6 +1,6 @@
 //! Attention on one case: the launch, held against float64 on the same mask.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Verdict, catalogue::Case};
 use crate::{
@@ -22,14 +22,41 @@ pub(super) struct AttentionCase {
     dense: Reference,
 }
 
+/// What an [`AttentionCase`] is made of.
+type Key = (&'static str, usize, Dtype, Option<MaskBlock>);
+
+/// Cases made last: the same ones are run on several devices, one after the other.
+static MADE: Mutex<Vec<(Key, Arc<AttentionCase>)>> = Mutex::new(Vec::new());
+/// Of so many, a megabyte or so each, the oldest goes.
+const KEPT: usize = 64;
+
 impl AttentionCase {
-    /// Makes tensors, mask (`block` of `None`: dense) and float64 results.
-    pub(super) fn new(
+    /// Makes a case, or takes it from those made last.
+    ///
+    /// # Errors
+    /// When it is impossible.
+    pub(super) fn get(
         case: &Case,
         head_dim: usize,
         dtype: Dtype,
         block: Option<MaskBlock>,
-    ) -> Result<Self, ParseError> {
+    ) -> Result<Arc<Self>, ParseError> {
+        let key = (case.name, head_dim, dtype, block);
+        let made = || MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, found)) = made().iter().find(|(known, _)| *known == key) {
+            return Ok(Arc::clone(found));
+        }
+        let new = Arc::new(Self::new(case, head_dim, dtype, block)?);
+        let mut made = made();
+        if made.len() >= KEPT {
+            made.remove(0);
+        }
+        made.push((key, Arc::clone(&new)));
+        Ok(new)
+    }
+
+    /// Makes tensors, mask (`block` of `None`: dense) and float64 results.
+    fn new(case: &Case, head_dim: usize, dtype: Dtype, block: Option<MaskBlock>) -> Result<Self, ParseError> {
         let qkv = case.qkv(head_dim, dtype);
         let problem = qkv.problem();
         let (orders, pattern) = case.mask(&problem, block.unwrap_or(MaskBlock::square(64)))?;

@@ -208,7 +208,7 @@ fn tiles_on(
     if variants.is_empty() {
         return Ok(());
     }
-    let made = AttentionCase::new(case, head_dim, dtype, block)?;
+    let made = AttentionCase::get(case, head_dim, dtype, block)?;
     let mut workspace = backend.load(Arc::clone(&made.qkv), Arc::clone(&made.orders))?;
     for variant in variants {
         let started = Instant::now();
@@ -310,7 +310,7 @@ impl Run<'_> {
                     .push(instance);
             }
             for ((head_dim, dtype), instances) in kinds {
-                let made = AttentionCase::new(case, head_dim as usize, host_dtype(dtype), block)?;
+                let made = AttentionCase::get(case, head_dim as usize, host_dtype(dtype), block)?;
                 let mut workspace = self.backend.open(Arc::clone(&made.qkv), Arc::clone(&made.orders))?;
                 for instance in instances {
                     self.one(&instance, &name, &mut *workspace, |workspace| {

@@ -13,7 +13,7 @@ use nabla_host::{
 fn outcomes(options: &EmulatorOptions, filter: &dyn Fn(&str, &str) -> bool) -> Vec<Outcome> {
     let backend = emulator_backend(options).unwrap();
     let mut outcomes = Vec::new();
-    check_kernels(&*backend, filter, &mut |outcome| outcomes.push(outcome)).unwrap();
+    check_kernels(&*backend, INSTANCES, filter, &mut |outcome| outcomes.push(outcome)).unwrap();
     outcomes
 }
 

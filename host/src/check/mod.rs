@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use nabla_kernels_gpu::{
     config,
-    instances::{INSTANCES, Instance, Kernel},
+    instances::{Instance, Kernel},
 };
 
 use self::{
@@ -37,6 +37,10 @@ use crate::{
 const BLOCKS: [usize; 3] = [32, 64, 128];
 /// The mask block of cases that do not depend on it.
 const USUAL_BLOCK: usize = 64;
+/// Ragged blocks, and rows that are full, scattered and empty.
+const USUAL_CASE: &str = "ragged-grid";
+/// The same for the plain kernel: all its rows are scattered.
+const SMALL_CASE: &str = "flat";
 /// Most query-key pairs of a head that the plain kernel is tried on.
 const MOST_PLAIN_PAIRS: usize = 160 * 160;
 /// Shares of the pooled attention that selections are tried with, the ends included.
@@ -93,16 +97,17 @@ pub enum CheckError {
     Case(#[from] ParseError),
 }
 
-/// Checks every listed instance of the device kernels.
+/// Checks instances of the device kernels; [`nabla_kernels_gpu::instances::INSTANCES`] are all that are shipped.
 ///
 /// # Errors
 /// When the device gives out. A kernel that fails is an outcome, not an error.
 pub fn check_kernels(
     backend: &dyn KernelBackend,
+    instances: &[Instance],
     filter: Filter<'_>,
     sink: Sink<'_>,
 ) -> Result<(), CheckError> {
-    let mut run = Run { backend, filter, sink };
+    let mut run = Run { backend, instances, filter, sink };
     for case in ATTENTION {
         run.attention(case)?;
     }
@@ -113,6 +118,28 @@ pub fn check_kernels(
         run.selection(case)?;
     }
     Ok(())
+}
+
+/// Runs an instance on one case of its kernel that has work for every part of it, to count what it executes.
+///
+/// # Errors
+/// When the device gives out.
+pub fn run_usual_case(
+    backend: &dyn KernelBackend,
+    instance: &Instance,
+) -> Result<Option<Outcome>, CheckError> {
+    let case = match instance.kernel {
+        Kernel::AttentionDense => format!("{USUAL_CASE} dense"),
+        Kernel::AttentionPlain => format!("{SMALL_CASE} block {USUAL_BLOCK}"),
+        Kernel::AttentionSparse => {
+            format!("{USUAL_CASE} block {}", USUAL_BLOCK.max(instance.constants.block_m as usize))
+        }
+        Kernel::ReorderPool => USUAL_CASE.to_owned(),
+        Kernel::Select => "video mass 0.8".to_owned(),
+    };
+    let mut found = None;
+    check_kernels(backend, &[*instance], &|_, name| name == case, &mut |outcome| found = Some(outcome))?;
+    Ok(found)
 }
 
 /// Checks every tile of a backend that has tiles instead of listed instances, in each dtype it takes.
@@ -188,9 +215,10 @@ fn rounding(instance: &Instance) -> Rounding {
     Rounding { probabilities, output }
 }
 
-/// Checks of all instances on one device.
+/// Checks of instances on one device.
 struct Run<'a> {
     backend: &'a dyn KernelBackend,
+    instances: &'a [Instance],
     filter: Filter<'a>,
     sink: Sink<'a>,
 }
@@ -201,7 +229,7 @@ impl Run<'_> {
         let wanted = |instance: &&Instance| {
             fits(instance) && cases.iter().any(|case| (self.filter)(&variant_id(instance), case))
         };
-        let all: Vec<Instance> = INSTANCES.iter().filter(wanted).copied().collect();
+        let all: Vec<Instance> = self.instances.iter().filter(wanted).copied().collect();
         let mut fitting = Vec::new();
         for instance in all {
             match self.backend.fits(&instance) {

@@ -272,6 +272,7 @@ impl Compiler {
             ptxas: None,
             resources: None,
             seconds: start.elapsed().as_secs_f64(),
+            ptxas_seconds: 0.0,
             warnings: message,
         };
         Ok((record, ptx))
@@ -309,7 +310,7 @@ impl Compiler {
         let start = Instant::now();
         let (resources, _) = ptxas::assemble(ptxas, ptx, &record.arch)
             .map_err(|error| BuildError::Ptxas { id: record.id.clone(), error })?;
-        record.seconds += start.elapsed().as_secs_f64();
+        record.ptxas_seconds = start.elapsed().as_secs_f64();
         record.resources = Some(resources);
         record.ptxas = Some(ptxas.version.clone());
         Ok(())

@@ -41,8 +41,11 @@ pub struct VariantRecord {
     pub ptxas: Option<String>,
     /// What it takes of a multiprocessor.
     pub resources: Option<Resources>,
-    /// Seconds it took to compile and assemble.
+    /// Seconds rustc took.
     pub seconds: f64,
+    /// Seconds the assembler took for its verdict; 0 where there was none.
+    #[serde(default)]
+    pub ptxas_seconds: f64,
     /// Warnings of the compiler.
     pub warnings: String,
 }
@@ -247,6 +250,7 @@ mod tests {
             ptxas: Some("V13.5.37".into()),
             resources: Some(Resources { registers: 170, ..Resources::default() }),
             seconds: 0.25,
+            ptxas_seconds: 0.0,
             warnings: String::new(),
         };
         Built::new(record, ptx, PathBuf::new(), false)

@@ -7,10 +7,14 @@ use std::{
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nabla_host::codegen::{
-    Built, CUDA_TOOL_MISSING, CudaTool, DEFAULT_ARCHS, KernelCache, KernelStore, KernelUnit, assemble,
-    instances::{INSTANCES, Instance, space::SPACES},
-    listing, occupancy, variant_id,
+use nabla_host::{
+    backend::{EmulatedArch, EmulatorOptions, emulator_backend},
+    check::{Verdict, run_usual_case},
+    codegen::{
+        Built, CUDA_TOOL_MISSING, CudaTool, DEFAULT_ARCHS, KernelCache, KernelStore, KernelUnit, assemble,
+        instances::{INSTANCES, Instance, space::SPACES},
+        listing, occupancy, variant_id,
+    },
 };
 
 use crate::{
@@ -99,10 +103,10 @@ fn build(args: &KernelsBuildArgs) -> Result<(), Failure> {
     let seconds = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
 
-    let mut table =
-        table(&["id", "arch", "registers", "static smem", "dynamic smem", "spills", "seconds", ""], |i| {
-            (2..7).contains(&i)
-        });
+    let mut table = table(
+        &["id", "arch", "registers", "static smem", "dynamic smem", "spills", "rustc s", "ptxas s", ""],
+        |i| (2..8).contains(&i),
+    );
     let (mut built, mut failures) = (Vec::new(), Vec::new());
     for result in results {
         match result {
@@ -115,11 +119,16 @@ fn build(args: &KernelsBuildArgs) -> Result<(), Failure> {
     }
     let mut out = anstream::stdout().lock();
     writeln!(out, "{}", table.trim_fmt())?;
-    let new: Vec<f64> = built.iter().filter(|v| !v.cached).map(|v| v.seconds).collect();
+    let new: Vec<&Built> = built.iter().filter(|v| !v.cached).collect();
     write!(out, "{} built in {seconds:.1} s, {} of them cached", built.len(), built.len() - new.len())?;
     if !new.is_empty() {
-        let (sum, slowest) = new.iter().fold((0f64, 0f64), |(sum, max), &s| (sum + s, max.max(s)));
-        write!(out, "; new ones took {:.2} s on average, {slowest:.2} s at most", sum / new.len() as f64)?;
+        let times = |seconds: fn(&Built) -> f64| {
+            let (sum, slowest) = new
+                .iter()
+                .fold((0f64, 0f64), |(sum, max), built| (sum + seconds(built), max.max(seconds(built))));
+            format!("{:.2} s on average, {slowest:.2} s at most", sum / new.len() as f64)
+        };
+        write!(out, "; new ones took rustc {}, ptxas {}", times(|b| b.seconds), times(|b| b.ptxas_seconds))?;
     }
     writeln!(out)?;
     if let Some(folder) = &args.out {
@@ -149,6 +158,7 @@ fn row(variant: &Built) -> Vec<String> {
         variant.shared_bytes.to_string(),
         known(resources.map(|r| (r.spill_stores + r.spill_loads).to_string())),
         format!("{:.2}", variant.seconds),
+        format!("{:.2}", variant.ptxas_seconds),
         if variant.cached { "cached".to_owned() } else { String::new() },
     ]
 }
@@ -167,7 +177,8 @@ fn progress_bar(length: usize) -> ProgressBar {
 }
 
 fn inspect(args: &KernelsInspectArgs) -> Result<(), Failure> {
-    let unit = find(&args.id)?;
+    let instance = find(&args.id)?;
+    let unit = KernelUnit::of(&instance)?;
     let store = KernelStore::open(args.cache.kernel_cache.as_deref())?;
     let built = store.get_unit(&unit, &args.arch)?;
     let mut out = anstream::stdout().lock();
@@ -190,7 +201,7 @@ fn inspect(args: &KernelsInspectArgs) -> Result<(), Failure> {
     writeln!(out, "constants  {}", constants.join(" "))?;
     writeln!(out, "ptx        {}", built.ptx_path.display())?;
     let how = if built.cached { "cached, built in" } else { "built in" };
-    writeln!(out, "compiled   {how} {:.2} s", built.seconds)?;
+    writeln!(out, "compiled   {how} {:.2} s, assembled in {:.2} s", built.seconds, built.ptxas_seconds)?;
     writeln!(out, "threads    {}", built.threads)?;
     writeln!(out, "shared     {} bytes dynamic", built.shared_bytes)?;
     match &built.resources {
@@ -227,17 +238,43 @@ fn inspect(args: &KernelsInspectArgs) -> Result<(), Failure> {
         Ok(sass) => write_counts(&mut out, listing::sass_opcodes(&sass))?,
         Err(reason) => writeln!(out, "  {reason}")?,
     }
+    writeln!(out)?;
+    executed(&mut out, args, &instance)
+}
+
+/// Prints what one launch executes, counted by the emulator.
+fn executed(out: &mut impl Write, args: &KernelsInspectArgs, instance: &Instance) -> Result<(), Failure> {
+    let arch = match args.arch.parse::<EmulatedArch>() {
+        Ok(arch) => arch,
+        Err(error) => {
+            writeln!(out, "executed   not on the emulator: {error}")?;
+            return Ok(());
+        }
+    };
+    let kernel_cache = args.cache.kernel_cache.clone();
+    let backend = emulator_backend(&EmulatorOptions { arch, kernel_cache, ..EmulatorOptions::default() })?;
+    let Some(outcome) = run_usual_case(&*backend, instance)? else {
+        writeln!(out, "executed   no case of the catalogue is for this kernel")?;
+        return Ok(());
+    };
+    writeln!(out, "executed on the case `{}`, counted by the emulator: no times", outcome.case)?;
+    if let Verdict::Failed(reason) | Verdict::Skipped(reason) = &outcome.verdict {
+        writeln!(out, "  {reason}")?;
+    }
+    for (name, count) in outcome.counts.iter().filter(|(_, count)| **count > 0) {
+        writeln!(out, "  {count:>10}  {name}")?;
+    }
     Ok(())
 }
 
 /// Finds an instance by its id: those shipped, then every point of every space.
-fn find(id: &str) -> Result<KernelUnit, Failure> {
+fn find(id: &str) -> Result<Instance, Failure> {
     let spaces = SPACES.iter().flat_map(|(_, axes)| axes.instances());
     let found = INSTANCES.iter().copied().chain(spaces).find(|instance| variant_id(instance) == id);
     let unknown = || {
         Failure::new(Kind::Usage, format!("no kernel has the id '{id}'; `nabla kernels list` has them all"))
     };
-    Ok(KernelUnit::of(&found.ok_or_else(unknown)?)?)
+    found.ok_or_else(unknown)
 }
 
 /// Returns the machine code as text, or why there is none.

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nabla_host::{
     backend::{CudaOptions, EmulatedArch, EmulatorOptions, KernelBackend, cuda_backend, emulator_backend},
     check::{Outcome, Verdict, check_kernels, check_tiles},
+    codegen::instances::INSTANCES,
 };
 
 use crate::{
@@ -123,7 +124,7 @@ fn emulated(args: &CheckArgs, arch: EmulatedArch, completion: CompletionName) ->
 }
 
 fn kernels(args: &CheckArgs, name: String, backend: &dyn KernelBackend) -> Result<Suite, Failure> {
-    suite(args, name, backend, |filter, sink| check_kernels(backend, filter, sink))
+    suite(args, name, backend, |filter, sink| check_kernels(backend, INSTANCES, filter, sink))
 }
 
 /// Runs one suite with a bar on a terminal.

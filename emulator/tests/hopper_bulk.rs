@@ -381,6 +381,9 @@ fn maps_must_suit_the_copy() {
     };
     says(&fault(&copy(1, "0", "smem"), &map, &mut memory), &["the tensor has 2 dimensions, the copy 1"]);
     says(&fault(&copy(2, "0, 0", "smem+64"), &map, &mut memory), &["must be a multiple of 128"]);
+    // A row of 32 bytes, moved about within 128: also where it is the only one.
+    let narrow = TensorMap { box_sizes: vec![32, 1], ..map.clone() };
+    says(&fault(&copy(2, "0, 0", "smem+256"), &narrow, &mut memory), &["rows of 32 bytes swizzled by 128"]);
     // The map says more than there is.
     let map = TensorMap { sizes: vec![128, 1000], ..map };
     says(&fault(&copy(2, "0, 28", "smem"), &map, &mut memory), &["out-of-bounds", "allocation 0"]);

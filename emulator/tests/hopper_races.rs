@@ -431,8 +431,11 @@ DONE:",
     // Without a barrier the use may come first, where there is no mbarrier, or race.
     is_reported(&load(fence, ""), threads(64), "race on 8 bytes");
     // The fence is for mbarriers alone.
-    let stored = epilogue(fence, "cp.async.bulk.wait_group.read 0;", "bar.sync 0;");
-    is_reported(&stored, threads(64), NO_PROXY_FENCE);
+    let init = "mad.lo.s32 %r4, %r3, 8, 16384;\n    @%p0 mbarrier.init.shared::cta.b64 [%r4], 1;";
+    let stored = epilogue(&format!("{init}\n    {fence}"), "cp.async.bulk.wait_group.read 0;", "bar.sync 0;");
+    let stored = stored.replace("[smem], 256", "[smem], 128");
+    is_clean(&stored.replace(fence, FENCE), threads(32));
+    is_reported(&stored, threads(32), NO_PROXY_FENCE);
 }
 
 /// `st.async` acts in the generic proxy: no fence before it, one between it and a bulk store.

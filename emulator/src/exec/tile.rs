@@ -44,7 +44,6 @@ impl Tile {
     pub(crate) fn check(&self) -> Result<(), FaultKind> {
         if let Some(span) = self.map.swizzle.span()
             && self.row_bytes() != span
-            && self.bytes() > self.row_bytes()
         {
             return Err(FaultKind::Unmodelled(format!(
                 "rows of {} bytes swizzled by {span}: only rows as wide as the swizzle's span are modelled",

@@ -59,6 +59,8 @@ impl Race {
         let lone = |mark: &Mark| usize::from(mark.agent) >= self.first_slot();
         let words = |mark: &Mark| match access(mark.code) {
             _ if mark.is(COPY) && lone(mark) && !mark.is(STRONG) && mark.is(WRITE) => "write by st.async",
+            // An initialised mbarrier, made visible to the async proxy.
+            _ if mark.is(ASYNC) && usize::from(mark.agent) < self.warps.len() => "write",
             other => other,
         };
         let no_fence = now.is(ASYNC) && earlier.is(WRITE) && !earlier.is(ASYNC) && seen;

@@ -251,6 +251,15 @@ pub(crate) enum CompletionName {
     Eager,
 }
 
+/// How the emulator sums matrix products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NumericsName {
+    /// By fused multiply-adds: quickest, and right to float32 rounding.
+    Fast,
+    /// Bit by bit as the architecture's tensor cores.
+    Chip,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CheckArgs {
     /// Where to run the kernels.
@@ -269,6 +278,13 @@ pub(crate) struct CheckArgs {
     /// When the emulator completes asynchronous work.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHEN,..", default_value = "late,eager")]
     pub(crate) completion: Vec<CompletionName>,
+    /// How the emulator sums matrix products.
+    #[arg(long, value_enum, default_value = "fast")]
+    pub(crate) numerics: NumericsName,
+    /// Run each check on the emulator under so many orders of the warps, drawn from seeds 1 to N [default: once, in the
+    /// order of their numbers].
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) seeds: u32,
     /// CUDA device, counted from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) device: usize,

@@ -15,7 +15,7 @@ use nabla_host::{
 };
 
 use crate::{
-    cli::{CheckArgs, CheckBackend, CompletionName},
+    cli::{CheckArgs, CheckBackend, CompletionName, NumericsName},
     failure::{Failure, Kind},
     input,
 };
@@ -115,16 +115,33 @@ fn suites(args: &CheckArgs) -> Result<Vec<Suite>, Failure> {
 
 fn emulated(args: &CheckArgs, arch: EmulatedArch, completion: CompletionName) -> Result<Suite, Failure> {
     let eager = completion == CompletionName::Eager;
-    let options = EmulatorOptions {
+    let mut options = EmulatorOptions {
         arch,
         kernel_cache: args.kernel_cache.clone(),
         eager,
+        chip_numerics: args.numerics == NumericsName::Chip,
         ..EmulatorOptions::default()
     };
-    let backend = emulator_backend(&options)?;
-    backend.kernels_ready()?;
-    let name = format!("emulator {} {}", arch.name(), if eager { "eager" } else { "late" });
-    kernels(args, name, &*backend)
+    let mut name = format!("emulator {} {}", arch.name(), if eager { "eager" } else { "late" });
+    let mut whole: Option<Suite> = None;
+    if args.seeds > 0 {
+        name = format!("{name}, {} seeds", args.seeds);
+    }
+    let seeds = (1..=u64::from(args.seeds)).map(Some);
+    for seed in if args.seeds > 0 { seeds.collect() } else { vec![None] } {
+        options.schedule_seed = seed;
+        let backend = emulator_backend(&options)?;
+        backend.kernels_ready()?;
+        let suite = kernels(args, name.clone(), &*backend)?;
+        match &mut whole {
+            None => whole = Some(suite),
+            Some(whole) => {
+                whole.outcomes.extend(suite.outcomes);
+                whole.seconds += suite.seconds;
+            }
+        }
+    }
+    whole.ok_or_else(|| Failure::new(Kind::Usage, "expected at least one seed"))
 }
 
 fn kernels(args: &CheckArgs, name: String, backend: &dyn KernelBackend) -> Result<Suite, Failure> {

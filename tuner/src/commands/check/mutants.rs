@@ -1,12 +1,20 @@
 //! `nabla check --mutants`: whether the emulator reports every weakened synchronisation of the shipped code.
 
-use std::{collections::BTreeMap, io::Write, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Instant,
+};
 
 use comfy_table::{CellAlignment, Table, presets};
 use nabla_host::{
     backend::{EmulatedArch, EmulatorOptions, KernelBackend, emulator_backend},
     check::{MutantOutcome, MutantResult, check_mutants},
-    codegen::{instances::INSTANCES, variant_id},
+    codegen::{
+        instances::{INSTANCES, Instance},
+        variant_id,
+    },
 };
 use serde_json::{Value, json};
 
@@ -54,46 +62,86 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     Err(Failure::new(Kind::Incorrect, message))
 }
 
-/// Runs one architecture; returns the kernels that it cannot run, with the reason.
+/// Runs one architecture, several kernels at once; returns the kernels that it cannot run, with the reason.
 fn planted(
     args: &CheckArgs,
     arch: EmulatedArch,
     outcomes: &mut Vec<MutantOutcome>,
 ) -> Result<Vec<(String, String)>, Failure> {
-    let kernel_cache = args.kernel_cache.clone();
-    let options = EmulatorOptions {
-        arch,
-        kernel_cache,
-        instruction_budget: Some(BUDGET),
-        ..EmulatorOptions::default()
+    let name = |instance: &Instance| format!("{} {}", variant_id(instance), arch.name());
+    let wanted = |instance: &&Instance| {
+        args.filter.is_empty() || args.filter.iter().any(|filter| name(instance).contains(filter.as_str()))
     };
-    // Late completion shows missing waits, eager completion what is overwritten too early, other orders of the warps what
-    // needs one of them to be ahead.
-    let make =
-        |eager, schedule_seed| emulator_backend(&EmulatorOptions { eager, schedule_seed, ..options.clone() });
-    let late = make(false, None)?;
-    let others = [make(true, None)?, make(false, Some(1))?, make(true, Some(2))?, make(false, Some(3))?];
-    late.kernels_ready()?;
+    let instances: Vec<&Instance> = INSTANCES.iter().filter(wanted).collect();
     let bar = super::spinner(&format!("mutants {}", arch.name()));
-    let mut skipped = Vec::new();
-    for instance in INSTANCES {
-        let name = format!("{} {}", variant_id(instance), arch.name());
-        if !args.filter.is_empty() && !args.filter.iter().any(|filter| name.contains(filter.as_str())) {
-            continue;
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(instances.len());
+    let work = || -> Result<Vec<(usize, Planted)>, Failure> {
+        let backends = backends(args, arch)?;
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Relaxed);
+            let Some(instance) = instances.get(at) else { return Ok(done) };
+            if let Err(ineligible) = backends[0].fits(instance) {
+                done.push((at, Planted::Skipped(ineligible.reason)));
+                continue;
+            }
+            let all: Vec<&dyn KernelBackend> = backends.iter().map(|backend| &**backend).collect();
+            let planted = check_mutants(&all, instance, &mut |outcome| {
+                bar.set_message(format!("{} line {}", name(instance), outcome.line));
+                bar.inc(1);
+            })?;
+            done.push((at, Planted::Done(planted)));
         }
-        if let Err(ineligible) = late.fits(instance) {
-            skipped.push((name, ineligible.reason));
-            continue;
-        }
-        let mut backends: Vec<&dyn KernelBackend> = vec![&*late];
-        backends.extend(others.iter().map(|backend| &**backend));
-        outcomes.extend(check_mutants(&backends, instance, &mut |outcome| {
-            bar.set_message(format!("{name} line {}", outcome.line));
-            bar.inc(1);
-        })?);
-    }
+    };
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
     bar.finish_and_clear();
+    let mut all = Vec::new();
+    for result in results {
+        let ended =
+            result.map_err(|_| Failure::new(Kind::Device, "a thread that ran mutants ended early"))?;
+        all.extend(ended?);
+    }
+    all.sort_by_key(|(at, _)| *at);
+    let mut skipped = Vec::new();
+    for (at, planted) in all {
+        match planted {
+            Planted::Done(planted) => outcomes.extend(planted),
+            Planted::Skipped(reason) => skipped.push((name(instances[at]), reason)),
+        }
+    }
     Ok(skipped)
+}
+
+/// What came of one kernel.
+enum Planted {
+    Done(Vec<MutantOutcome>),
+    Skipped(String),
+}
+
+/// Makes the devices a mutant runs on until one reports it: late completion shows missing waits, eager completion what is
+/// overwritten too early, other orders of the warps what needs one of them to be ahead.
+fn backends(args: &CheckArgs, arch: EmulatedArch) -> Result<Vec<Box<dyn KernelBackend>>, Failure> {
+    let ways = [(false, None), (true, None), (false, Some(1)), (true, Some(2)), (false, Some(3))];
+    let make = |(eager, schedule_seed)| {
+        let kernel_cache = args.kernel_cache.clone();
+        let instruction_budget = Some(BUDGET);
+        let usual = EmulatorOptions::default();
+        emulator_backend(&EmulatorOptions {
+            arch,
+            kernel_cache,
+            eager,
+            instruction_budget,
+            schedule_seed,
+            ..usual
+        })
+    };
+    let backends = ways.into_iter().map(make).collect::<Result<Vec<_>, _>>()?;
+    backends[0].kernels_ready()?;
+    Ok(backends)
 }
 
 #[derive(Default)]

@@ -85,6 +85,8 @@ pub(super) struct Case {
     pub(super) heads: usize,
     pub(super) values: Values,
     pub(super) rule: Rule,
+    /// Tokens of a block where no kernel's tile has a say: for reorder and selection.
+    pub(super) block: usize,
     /// Factor on the scores, if it is not the usual one.
     pub(super) scale: Option<f32>,
     /// Whether it says something about dense kernels that no other case says.
@@ -94,7 +96,18 @@ pub(super) struct Case {
 }
 
 const fn case(name: &'static str, tokens: Tokens, values: Values, rule: Rule) -> Case {
-    Case { name, tokens, batch: 1, heads: 2, values, rule, scale: None, dense: false, all_blocks: false }
+    Case {
+        name,
+        tokens,
+        batch: 1,
+        heads: 2,
+        values,
+        rule,
+        block: 64,
+        scale: None,
+        dense: false,
+        all_blocks: false,
+    }
 }
 
 const NORMAL: Values = Values::Normal(1.0);
@@ -145,7 +158,7 @@ pub(super) const REORDER: &[Case] = &[
 pub(super) const SELECTION: &[Case] = &[
     case("video", Tokens::Video(Grid { t: 3, h: 20, w: 30 }), NORMAL, Rule::Full),
     // Bitmaps of several words, and more keys than a block of threads has threads.
-    Case { heads: 1, ..case("many-blocks", Tokens::Plain(130, 18_000), NORMAL, Rule::Full) },
+    Case { heads: 1, block: 16, ..case("many-blocks", Tokens::Plain(40, 4700), NORMAL, Rule::Full) },
     case("one-block", Tokens::Plain(20, 20), NORMAL, Rule::Full),
     case("flat", Tokens::Plain(640, 640), Values::Normal(0.0), Rule::Full),
     case("large-logits", Tokens::Plain(640, 640), Values::Normal(40.0), Rule::Full),

@@ -12,7 +12,7 @@ use crate::{
 /// Makes the tensors of a case and their block order.
 pub(super) fn inputs(case: &Case, head_dim: usize, dtype: Dtype) -> Result<(Qkv, Orders), ParseError> {
     let qkv = case.qkv(head_dim, dtype);
-    let orders = Orders::new(&qkv.problem(), MaskBlock::square(64))?;
+    let orders = Orders::new(&qkv.problem(), MaskBlock::square(case.block))?;
     Ok((qkv, orders))
 }
 

@@ -67,6 +67,8 @@ fn survive(text: &str, eager: bool) {
         let options = Options {
             completion,
             seed: 1,
+            // In half of the texts.
+            races: text.len().is_multiple_of(2),
             allow_uninitialised: true,
             instruction_budget: 50_000,
             ..Options::default()

@@ -3,7 +3,7 @@
 mod hopper;
 
 use hopper::{fault, options, run, run_bytes, says, threads, wait};
-use nabla_emulator::Completion;
+use nabla_emulator::{Completion, Options};
 
 /// Thread 0 makes a barrier of `count` at address 0; all threads wait until it has.
 fn start(count: u32) -> String {
@@ -275,6 +275,11 @@ fn a_wait_that_nothing_ends_is_a_deadlock_with_its_state() {
         &fault(&body.replace("try_wait", "test_wait"), threads(64)),
         &["deadlock", "still needs 1 arrivals"],
     );
+    // Turns of any length, which may end between two tries.
+    let slow = body.replace("try_wait", "test_wait").replace("@!%p15", "add.s32 %r9, %r9, 1;\n    @!%p15");
+    let options = Options { instruction_budget: 1 << 40, ..options(Completion::Late, 7) };
+    let slow = format!("    mov.b32 %r9, 0;\n{slow}");
+    says(&run_bytes(&slow, threads(512), &[0; 4], 4, &options).unwrap_err(), &["deadlock", "phase 0"]);
 }
 
 #[test]

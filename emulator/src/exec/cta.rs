@@ -123,7 +123,13 @@ impl<'l> Cta<'l> {
         let mut outcome = if quiet { Outcome::Private } else { Outcome::Progress };
         match turn {
             Err(stop) => return Err(self.fault(at, *stop)),
-            Ok(Turn::Over) => steps = u64::from(length),
+            Ok(Turn::Over) => {
+                steps = u64::from(length);
+                // A short turn may end between two tries of a loop that waits.
+                if quiet && self.warps[at].state.block.is_some() {
+                    outcome = Outcome::Poll;
+                }
+            }
             Ok(Turn::Poll) if quiet => outcome = Outcome::Poll,
             Ok(Turn::Poll) => {}
             Ok(Turn::Blocked) => {

@@ -1,6 +1,6 @@
 //! The interpreter's loop: one warp, one instruction after the other, all lanes at once.
 
-use super::asynchronous::ClusterState;
+use super::asynchronous::{Block, ClusterState};
 use super::collective::shuffle;
 use super::hopper::Next;
 use super::lanes::{LANES, bits2, map1, map3};
@@ -125,7 +125,12 @@ fn run_body<'l>(machine: &mut Machine<'l>, warp: &mut Warp, steps: u32) -> Ran<T
                 return Ok(Turn::Barrier(barrier));
             }
             Op::Hopper(op) => match machine.hopper(warp, op, mask)? {
-                Next::Go => {}
+                Next::Go => {
+                    // What it waited for is over; waits for mbarriers say so themselves.
+                    if !matches!(warp.state.block, None | Some((Block::Mbarrier { .. }, _))) {
+                        warp.state.block = None;
+                    }
+                }
                 Next::Poll => {
                     warp.pc += 1;
                     warp.rotate();

@@ -96,7 +96,9 @@ pub(crate) fn survive_with(what: &str, text: &str, threads: u32) -> End {
             dynamic_shared_bytes: 256,
             ..LaunchConfig::default()
         };
-        let options = Options { instruction_budget: 50_000, ..Options::default() };
+        // In half of the texts.
+        let races = text.len().is_multiple_of(2);
+        let options = Options { instruction_budget: 50_000, races, ..Options::default() };
         let run = || launch_with(&module, &entry, config, &params, &mut memory, &options).map_err(Box::new);
         if let Err(fault) = bounded(what, 1024, run) {
             let _ = fault.to_string();

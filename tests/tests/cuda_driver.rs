@@ -326,7 +326,7 @@ fn a_fault_ends_a_sweep_and_keeps_the_row_at_which_it_happened() {
 
 /// One instance on one case: the filter takes the names of both.
 const ONE_CHECK: [&str; 5] =
-    ["check", "--backend", "cuda", "--filter", "dnfwd_sm80_m64_n64_d64_bf16_s2_w4_c4 on one-token"];
+    ["check", "--backend", "cuda", "--filter", "dnfwd_sm80_m64_n64_d64_bf16_s2_w4_c4 on one-token dense"];
 
 #[test]
 fn a_check_asks_the_device_the_same_as_the_emulator() {

@@ -380,6 +380,19 @@ fn maps_must_suit_the_copy() {
     };
     says(&fault(&copy(1, "0", "smem"), &map, &mut memory), &["the tensor has 2 dimensions, the copy 1"]);
     says(&fault(&copy(2, "0, 0", "smem+64"), &map, &mut memory), &["must be a multiple of 128"]);
+    let large = TensorMap { box_sizes: vec![128, 256], sizes: vec![128, 64, 64], ..map.clone() };
+    let large = TensorMap {
+        strides: vec![128, 8192],
+        box_sizes: vec![128, 256, 256],
+        element_strides: vec![1; 3],
+        ..large
+    };
+    says(
+        &fault(&copy(3, "0, 0, 0", "smem"), &large, &mut memory),
+        &["8388608 bytes, which no shared memory holds"],
+    );
+    let narrow = TensorMap { box_sizes: vec![64, 8], ..map.clone() };
+    says(&fault(&copy(2, "0, 0", "smem"), &narrow, &mut memory), &["rows of 64 bytes swizzled by 128"]);
     // The map says more than there is.
     let map = TensorMap { sizes: vec![128, 1000], ..map };
     says(&fault(&copy(2, "0, 28", "smem"), &map, &mut memory), &["out-of-bounds", "allocation 0"]);

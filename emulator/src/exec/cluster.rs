@@ -10,6 +10,8 @@ use crate::report::Counters;
 /// Rounds in which every warp merely polled before that counts as a deadlock: loops that give up after some tries end
 /// well before.
 const POLLS: u32 = 100_000;
+/// Rounds after which something pending completes although warps go on: a loop that polls memory must see its end.
+const PATIENCE: u32 = 4096;
 
 /// What a turn of a warp brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl<'l> Cluster<'l> {
             let machine = &mut self.ctas[rank].machine;
             std::mem::swap(&mut machine.shared, &mut self.state.ranks[rank].memory);
         }
-        let mut polls = 0;
+        let (mut polls, mut rounds) = (0, 0_u32);
         loop {
             let (mut progress, mut private, mut poll) = (false, false, false);
             for rank in 0..self.ctas.len() {
@@ -108,10 +110,13 @@ impl<'l> Cluster<'l> {
             if self.ctas.iter().all(Cta::is_done) {
                 return self.finish();
             }
-            if progress {
+            rounds = rounds.wrapping_add(1);
+            if progress && !rounds.is_multiple_of(PATIENCE) {
                 polls = 0;
             } else if !self.state.pending.is_empty() {
                 self.complete_one()?;
+            } else if progress {
+                polls = 0;
             } else if poll && !private {
                 polls += 1;
                 if polls > POLLS {
@@ -129,8 +134,9 @@ impl<'l> Cluster<'l> {
         let Status::Blocked(_) = warp.status else { return warp.status == Status::Ready };
         let Some((block, _)) = warp.state.block else { return false };
         let waits = match block {
-            Block::Mbarrier { address, phase } => {
-                self.state.ranks[rank].barriers.get(&address).is_some_and(|found| found.phase == phase)
+            Block::Mbarrier { address, object, phase } => {
+                let found = self.state.ranks[rank].barriers.get(&address);
+                found.is_some_and(|found| (found.object, found.phase) == (object, phase))
             }
             Block::Bulk { .. } => self.state.bulk_pending(rank as u32, warp.id, &warp.state, block),
             Block::Cluster { phase } => self.state.phase == phase,
@@ -293,7 +299,7 @@ impl<'l> Cluster<'l> {
 
     fn reason(&self, rank: usize, block: Block) -> String {
         match block {
-            Block::Mbarrier { address, phase } => {
+            Block::Mbarrier { address, phase, .. } => {
                 let state = self.state.ranks[rank].barriers.get(&address);
                 let state = state.map_or("which is gone".to_owned(), |found| found.describe());
                 format!("waits for phase {phase} of the mbarrier at shared address {address:#x}: {state},")

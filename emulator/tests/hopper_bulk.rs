@@ -423,6 +423,17 @@ fn a_source_is_kept_until_it_was_read() {
         &["write to 4 bytes at shared address 0x14 while a bulk copy still reads them", "wait_group.read"],
     );
     says(&fault(&body("cp.async.bulk.wait_group.read 1;", ""), threads(1)), &["still reads them"]);
+    // Of two groups that read the same bytes one may be over before the other.
+    let two = body("", "").replacen("cp.async.bulk.global", "cp.async.bulk.global.shared::cta.bulk_group [%rd1], [smem+16], 16;\n    cp.async.bulk.commit_group;\n    cp.async.bulk.global", 1);
+    let two = two.replace(
+        "st.shared.b32 [smem+20], 9;",
+        "cp.async.bulk.wait_group.read 1;\n    st.shared.b32 [smem+20], 9;",
+    );
+    let result =
+        |seed| run_bytes(&two, threads(1), &[0; 64], 64, &options(Completion::Late, seed)).map(|_| ());
+    let faults =
+        (0..8).filter_map(|seed| result(seed).err()).inspect(|text| says(text, &["still reads them"]));
+    assert!(faults.count() > 0);
     let exits = body("", "").replace("st.shared.b32 [smem+20], 9;", "");
     says(&fault(&exits, threads(1)), &["the CTA exits while this copy still reads its shared memory"]);
     let uncommitted = body(read, "").replace("cp.async.bulk.commit_group;", "");

@@ -64,7 +64,8 @@ fn survive(text: &str, eager: bool) {
             dynamic_shared_bytes: 64,
         };
         let completion = if eager { Completion::Eager } else { Completion::Late };
-        let options = Options { completion, seed: 1, allow_uninitialised: true, instruction_budget: 50_000 };
+        let base = hopper::options(completion, 1);
+        let options = Options { allow_uninitialised: true, instruction_budget: 50_000, ..base };
         // The outcome does not matter here.
         let _ = launch_with(&module, &entry, config, &params, &mut memory, &options);
     }

@@ -454,3 +454,22 @@ fn data_nobody_waits_for_is_told_of_at_the_exit() {
         says(&result.unwrap_err(), &["the CTA exits"]);
     }
 }
+
+#[test]
+fn results_are_there_after_the_full_wait_only() {
+    let body = |read: &str| {
+        format!(
+            "{}
+    cp.async.bulk.global.shared::cta.bulk_group [%rd1+16], [smem], 16;
+    cp.async.bulk.commit_group;
+    cp.async.bulk.wait_group{read} 0;
+    ld.global.b32 %r1, [%rd1+16];
+    st.global.b32 [%rd1], %r1;",
+            load(16)
+        )
+    };
+    assert_eq!(run(&body(""), threads(1), &[8; 4], 8), [8, 0, 0, 0, 8, 8, 8, 8]);
+    // The wait for the reading alone lets the thread see what was there before.
+    let early = run_bytes(&body(".read"), threads(1), &bytes(&[8; 4]), 32, &options(Completion::Late, 0));
+    assert_eq!(words(&early.unwrap().0), [0, 0, 0, 0, 8, 8, 8, 8]);
+}

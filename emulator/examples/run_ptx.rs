@@ -1,14 +1,14 @@
 //! Runs a kernel of any PTX file of the subset on buffers and prints what it did.
 //!
 //! ```text
-//! run_ptx FILE KERNEL --grid X,Y,Z --block X,Y,Z [--shared BYTES] [PARAM...]
+//! run_ptx FILE KERNEL --grid X,Y,Z --block X,Y,Z [--cluster X,Y,Z] [--shared BYTES] [--seed N] [--eager 1] [PARAM...]
 //! ```
 //! Each PARAM is one of
 //! `u32:7`, `u64:7`, `f32:0.5` (values), `zero:BYTES` (a buffer of zeros), `out:BYTES` (an unwritten buffer),
 //! `file:PATH` (a buffer with a file's bytes) and `ramp:COUNT` (the floats 0, 1, 2, ...). After the run every buffer is
 //! printed as its first eight floats and words.
 
-use nabla_emulator::{DevicePtr, LaunchConfig, Memory, Module, Param, launch};
+use nabla_emulator::{Completion, DevicePtr, LaunchConfig, Memory, Module, Options, Param, launch_with};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -47,16 +47,24 @@ fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(path), Some(entry)) = (args.next(), args.next()) else {
         return Err(
-            "usage: run_ptx FILE KERNEL --grid X,Y,Z --block X,Y,Z [--shared BYTES] [PARAM...]".into()
+            "usage: run_ptx FILE KERNEL --grid X,Y,Z --block X,Y,Z [--cluster X,Y,Z] [--shared BYTES] [--seed N] [--eager 1] \
+             [PARAM...]"
+                .into()
         );
     };
     let mut config = LaunchConfig { block: [32, 1, 1], ..LaunchConfig::default() };
+    let mut options = Options::default();
     let (mut memory, mut buffers, mut params) = (Memory::new(), Vec::new(), Vec::new());
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("`{arg}` needs a value"));
         match arg.as_str() {
             "--grid" => config.grid = triple(&value()?)?,
             "--block" => config.block = triple(&value()?)?,
+            "--cluster" => config.cluster = triple(&value()?)?,
+            "--seed" => options.seed = value()?.parse()?,
+            "--eager" => {
+                options.completion = if value()? == "0" { Completion::Late } else { Completion::Eager };
+            }
             "--shared" => config.dynamic_shared_bytes = value()?.parse()?,
             _ => params.push(param(&arg, &mut memory, &mut buffers)?),
         }
@@ -69,7 +77,7 @@ fn main() -> Result<()> {
         }
     };
     let start = std::time::Instant::now();
-    match launch(&module, &entry, config, &params, &mut memory) {
+    match launch_with(&module, &entry, config, &params, &mut memory, &options) {
         Ok(report) => {
             println!("{} warp-instructions in {:.1?}", report.warp_instructions, start.elapsed());
             print!("{report}");

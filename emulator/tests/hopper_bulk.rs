@@ -382,8 +382,21 @@ fn maps_must_suit_the_copy() {
     says(&fault(&copy(1, "0", "smem"), &map, &mut memory), &["the tensor has 2 dimensions, the copy 1"]);
     says(&fault(&copy(2, "0, 0", "smem+64"), &map, &mut memory), &["must be a multiple of 128"]);
     // A row of 32 bytes, moved about within 128: also where it is the only one.
-    let narrow = TensorMap { box_sizes: vec![32, 1], ..map.clone() };
-    says(&fault(&copy(2, "0, 0", "smem+256"), &narrow, &mut memory), &["rows of 32 bytes swizzled by 128"]);
+    let lone = TensorMap { box_sizes: vec![32, 1], ..map.clone() };
+    says(&fault(&copy(2, "0, 0", "smem+256"), &lone, &mut memory), &["rows of 32 bytes swizzled by 128"]);
+    let large = TensorMap { box_sizes: vec![128, 256], sizes: vec![128, 64, 64], ..map.clone() };
+    let large = TensorMap {
+        strides: vec![128, 8192],
+        box_sizes: vec![128, 256, 256],
+        element_strides: vec![1; 3],
+        ..large
+    };
+    says(
+        &fault(&copy(3, "0, 0, 0", "smem"), &large, &mut memory),
+        &["8388608 bytes, which no shared memory holds"],
+    );
+    let narrow = TensorMap { box_sizes: vec![64, 8], ..map.clone() };
+    says(&fault(&copy(2, "0, 0", "smem"), &narrow, &mut memory), &["rows of 64 bytes swizzled by 128"]);
     // The map says more than there is.
     let map = TensorMap { sizes: vec![128, 1000], ..map };
     says(&fault(&copy(2, "0, 28", "smem"), &map, &mut memory), &["out-of-bounds", "allocation 0"]);
@@ -414,6 +427,17 @@ fn a_source_is_kept_until_it_was_read() {
         &["write to 4 bytes at shared address 0x14 while a bulk copy still reads them", "wait_group.read"],
     );
     says(&fault(&body("cp.async.bulk.wait_group.read 1;", ""), threads(1)), &["still reads them"]);
+    // Of two groups that read the same bytes one may be over before the other.
+    let two = body("", "").replacen("cp.async.bulk.global", "cp.async.bulk.global.shared::cta.bulk_group [%rd1], [smem+16], 16;\n    cp.async.bulk.commit_group;\n    cp.async.bulk.global", 1);
+    let two = two.replace(
+        "st.shared.b32 [smem+20], 9;",
+        "cp.async.bulk.wait_group.read 1;\n    st.shared.b32 [smem+20], 9;",
+    );
+    let result =
+        |seed| run_bytes(&two, threads(1), &[0; 64], 64, &options(Completion::Late, seed)).map(|_| ());
+    let faults =
+        (0..8).filter_map(|seed| result(seed).err()).inspect(|text| says(text, &["still reads them"]));
+    assert!(faults.count() > 0);
     let exits = body("", "").replace("st.shared.b32 [smem+20], 9;", "");
     says(&fault(&exits, threads(1)), &["the CTA exits while this copy still reads its shared memory"]);
     let uncommitted = body(read, "").replace("cp.async.bulk.commit_group;", "");
@@ -434,4 +458,23 @@ fn data_nobody_waits_for_is_told_of_at_the_exit() {
         let result = run_bytes(&body, threads(1), &[0; 64], 4, &options(completion, 0));
         says(&result.unwrap_err(), &["the CTA exits"]);
     }
+}
+
+#[test]
+fn results_are_there_after_the_full_wait_only() {
+    let body = |read: &str| {
+        format!(
+            "{}
+    cp.async.bulk.global.shared::cta.bulk_group [%rd1+16], [smem], 16;
+    cp.async.bulk.commit_group;
+    cp.async.bulk.wait_group{read} 0;
+    ld.global.b32 %r1, [%rd1+16];
+    st.global.b32 [%rd1], %r1;",
+            load(16)
+        )
+    };
+    assert_eq!(run(&body(""), threads(1), &[8; 4], 8), [8, 0, 0, 0, 8, 8, 8, 8]);
+    // The wait for the reading alone lets the thread see what was there before.
+    let early = run_bytes(&body(".read"), threads(1), &bytes(&[8; 4]), 32, &options(Completion::Late, 0));
+    assert_eq!(words(&early.unwrap().0), [0, 0, 0, 0, 8, 8, 8, 8]);
 }

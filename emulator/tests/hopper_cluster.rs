@@ -345,11 +345,13 @@ fn several_clusters_do_not_depend_on_the_threads_that_run_them() {
     let shape = hopper::Shape { ctas: 8, threads: 32, cluster: 2 };
     for options in [options(Completion::Late, 1), options(Completion::Eager, 1)] {
         let mut reports = Vec::new();
-        for _ in 0..2 {
+        for workers in [1, 3] {
             let mut memory = Memory::new();
             let ptr = Param::Ptr(memory.alloc(1024));
             let params = [ptr.clone(), ptr];
-            reports.push(launch_in(&mut memory, &kernel(&body), shape, &params, &options).unwrap());
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(workers).build().unwrap();
+            let run = || launch_in(&mut memory, &kernel(&body), shape, &params, &options).unwrap();
+            reports.push(pool.install(run));
         }
         assert_eq!(reports[0], reports[1]);
         assert_eq!(reports[0].counters.ctas, 8);

@@ -64,15 +64,10 @@ fn survive(text: &str, eager: bool) {
             dynamic_shared_bytes: 64,
         };
         let completion = if eager { Completion::Eager } else { Completion::Late };
-        let options = Options {
-            completion,
-            seed: 1,
-            // In half of the texts.
-            races: text.len().is_multiple_of(2),
-            allow_uninitialised: true,
-            instruction_budget: 50_000,
-            ..Options::default()
-        };
+        let base = hopper::options(completion, 1);
+        // In half of the texts.
+        let races = text.len().is_multiple_of(2);
+        let options = Options { races, allow_uninitialised: true, instruction_budget: 50_000, ..base };
         // The outcome does not matter here.
         let _ = launch_with(&module, &entry, config, &params, &mut memory, &options);
     }

@@ -11,6 +11,7 @@ fn start(count: u32) -> String {
         "
     setp.eq.u32 %p0, %r0, 0;
     @%p0 mbarrier.init.shared::cta.b64 [smem], {count};
+    fence.mbarrier_init.release.cluster;
     bar.sync 0;"
     )
 }
@@ -129,6 +130,25 @@ DONE:",
         start(32)
     );
     assert_eq!(run(&body, threads(64), &[0], 32), [7; 32]);
+}
+
+#[test]
+fn a_loop_that_polls_and_counts_sees_the_end_of_a_copy() {
+    // Each round leaves a mark in memory, so that the warp never merely waits.
+    let body = format!(
+        "{}
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [smem], 64;
+    cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [smem+64], [%rd0], 64, [smem];
+POLL:
+    atom.global.add.u32 %r2, [%rd1+4], 1;
+    mbarrier.test_wait.parity.shared.b64 %p2, [smem], 0;
+    @!%p2 bra POLL;
+    ld.shared.b32 %r1, [smem+64];
+    st.global.b32 [%rd1], %r1;
+    st.global.b32 [%rd1+4], 0;",
+        start(1)
+    );
+    assert_eq!(run(&body, threads(1), &[6; 16], 2), [6, 0]);
 }
 
 #[test]
@@ -301,6 +321,30 @@ DONE:",
         &fault(&body, threads(64)),
         &["lapped: the warp waits for phase 0", "which has meanwhile ended phases 0 to 1"],
     );
+}
+
+#[test]
+fn a_barrier_starts_anew_after_its_end() {
+    // Polls once in vain in a late phase, ends the barrier, makes it anew at the same place, and polls there again.
+    let body = format!(
+        "{}
+    mov.b32 %r2, 0;
+AGAIN:
+    mbarrier.arrive.shared.b64 _, [smem];
+    mbarrier.arrive.shared.b64 _, [smem];
+ASK:
+    mbarrier.test_wait.parity.shared.b64 %p1, [smem], 0;
+    mbarrier.inval.shared.b64 [smem];
+    mbarrier.init.shared.b64 [smem], 1;
+    add.s32 %r2, %r2, 1;
+    setp.lt.u32 %p2, %r2, 2;
+    @%p2 bra ASK;
+    setp.lt.u32 %p2, %r2, 4;
+    @%p2 bra AGAIN;
+    st.global.b32 [%rd2], %r2;",
+        start(1)
+    );
+    assert_eq!(run(&body, threads(1), &[0], 1), [4]);
 }
 
 #[test]

@@ -403,6 +403,8 @@ fn registers_in_flight_are_out_of_bounds() {
     // A wait for all but the last group, and one without a commit, cover nothing here.
     let one = "    wgmma.wait_group.sync.aligned 1;\n";
     says_of(&[FENCE, SMALL, COMMIT, one, "    mov.b32 %r5, %r103;\n", WAIT], "still uses");
+    // The second group still adds to what the first has made.
+    says_of(&[FENCE, SMALL, COMMIT, SMALL, COMMIT, one, "    mov.b32 %r5, %r103;\n", WAIT], "still uses");
     says_of(&[FENCE, SMALL, WAIT, "    mov.b32 %r5, %r103;\n"], "still uses");
     says_of(&[FENCE, SMALL, COMMIT], "exits while wgmma of lines");
 }

@@ -16,8 +16,8 @@ use crate::scalar::Scalar;
 /// What a warp that gave its turn back waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
-    /// The end of this phase of an mbarrier of its CTA.
-    Mbarrier { address: u32, phase: u64 },
+    /// The end of this phase of an mbarrier of its CTA; objects made at one place are told apart by number.
+    Mbarrier { address: u32, object: u64, phase: u64 },
     /// All but the last bulk groups of these lanes.
     Bulk { lanes: u32, groups: u32, read: bool },
     /// The end of this phase of the cluster's barrier.

@@ -12,6 +12,8 @@ use crate::report::Counters;
 /// Rounds in which every warp merely polled before that counts as a deadlock: loops that give up after some tries end
 /// well before.
 const POLLS: u32 = 100_000;
+/// Rounds after which something pending completes although warps go on: a loop that polls memory must see its end.
+const PATIENCE: u32 = 4096;
 
 /// A store whose source may be gone before it is read.
 const UNREAD: &str = "the CTA exits while this copy still reads its shared memory: cp.async.bulk.commit_group and \
@@ -99,7 +101,7 @@ impl<'l> Cluster<'l> {
         let warps = self.ctas.first().map_or(1, |cta| cta.warps.len());
         let all = warps * self.ctas.len();
         let mut schedule = Schedule::new(self.grid.schedule_seed, number, all);
-        let mut polls = 0;
+        let (mut polls, mut rounds) = (0, 0_u32);
         loop {
             let (mut progress, mut private, mut poll) = (false, false, false);
             schedule.shuffle();
@@ -118,10 +120,13 @@ impl<'l> Cluster<'l> {
             if self.ctas.iter().all(Cta::is_done) {
                 return self.finish(number);
             }
-            if progress {
+            rounds = rounds.wrapping_add(1);
+            if progress && !rounds.is_multiple_of(PATIENCE) {
                 polls = 0;
             } else if !self.state.pending.is_empty() {
                 self.complete_one()?;
+            } else if progress {
+                polls = 0;
             } else if poll && !private {
                 polls += 1;
                 if polls > POLLS {
@@ -139,8 +144,9 @@ impl<'l> Cluster<'l> {
         let Status::Blocked(_) = warp.status else { return warp.status == Status::Ready };
         let Some((block, _)) = warp.state.block else { return false };
         let waits = match block {
-            Block::Mbarrier { address, phase } => {
-                self.state.ranks[rank].barriers.get(&address).is_some_and(|found| found.phase == phase)
+            Block::Mbarrier { address, object, phase } => {
+                let found = self.state.ranks[rank].barriers.get(&address);
+                found.is_some_and(|found| (found.object, found.phase) == (object, phase))
             }
             Block::Bulk { .. } => self.state.bulk_pending(rank as u32, warp.id, &warp.state, block),
             Block::Cluster { phase } => self.state.phase == phase,
@@ -325,7 +331,7 @@ impl<'l> Cluster<'l> {
 
     fn reason(&self, rank: usize, block: Block) -> String {
         match block {
-            Block::Mbarrier { address, phase } => {
+            Block::Mbarrier { address, phase, .. } => {
                 let state = self.state.ranks[rank].barriers.get(&address);
                 let state = state.map_or("which is gone".to_owned(), |found| found.describe());
                 format!("waits for phase {phase} of the mbarrier at shared address {address:#x}: {state},")

@@ -76,3 +76,45 @@ impl Descriptor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(start: u64, leading: u64, stride: u64, base: u64, mode: u64) -> Descriptor {
+        let bits = start >> 4 | (leading >> 4) << 16 | (stride >> 4) << 32 | base << 49 | mode << 62;
+        Descriptor::decode(bits).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_may_start_between_its_boundaries() {
+        // Rows of 128 bytes from 0x180: with base offset 3 the pattern starts there, so that row r flips by r.
+        let from_start = descriptor(0x180, 0, 1024, 3, 1);
+        for row in 0..8 {
+            assert_eq!(from_start.k_major(row, 0), 0x180 + 128 * row + 16 * row);
+        }
+        // Without it the address alone tells: row 0 lies in line 3.
+        let by_address = descriptor(0x180, 0, 1024, 0, 1);
+        assert_eq!(by_address.k_major(0, 0), 0x180 + 16 * 3);
+        assert_eq!(by_address.k_major(5, 1), 0x180 + 128 * 5 + 16);
+    }
+
+    #[test]
+    fn addresses_wrap_at_18_bits() {
+        let high = descriptor((1 << 18) - 128, 0x3_fff0, 256, 0, 0);
+        assert_eq!(high.k_major(8, 0), 128);
+        assert_eq!(high.k_major(0, 1), (1 << 18) - 144);
+        assert_eq!(high.mn_major(0, 1), 128);
+    }
+
+    #[test]
+    fn reserved_bits_are_refused() {
+        for bit in [14, 15, 30, 31, 46, 47, 48, 52, 53, 54, 60, 61] {
+            let text = Descriptor::decode(1 << bit).unwrap_err();
+            assert!(text.contains("reserved bits set"), "{bit}");
+        }
+        for bit in [0, 13, 16, 29, 32, 45, 49, 51, 62, 63] {
+            assert!(Descriptor::decode(1 << bit).is_ok(), "{bit}");
+        }
+    }
+}

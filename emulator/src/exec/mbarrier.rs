@@ -22,6 +22,8 @@ const TOKEN: u64 = 0xb;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Mbarrier {
+    /// Tells it from an earlier one at its place.
+    pub(super) object: u64,
     /// Arrivals of the next phase.
     expected: u32,
     pub(crate) pending: u32,
@@ -230,6 +232,7 @@ impl Machine<'_> {
             }
             at_lane(self.shared.begin_object(address), lane)?;
             let new = Mbarrier {
+                object: self.cluster.operation(),
                 expected: count,
                 pending: count,
                 bytes: 0,
@@ -328,13 +331,14 @@ impl Machine<'_> {
         at: SharedPlace,
         op: &BarrierWait,
         asked: u64,
-    ) -> Result<Option<u64>, FaultKind> {
-        let phase = self.mbarrier(at)?.phase;
+    ) -> Result<Option<Block>, FaultKind> {
+        let Mbarrier { object, phase, .. } = *self.mbarrier(at)?;
+        let block = Block::Mbarrier { address: at.address, object, phase };
         if op.parity {
             if asked > 1 {
                 return misuse(format!("the parity of a phase is 0 or 1, not {asked}: mask it with 1"));
             }
-            return Ok((phase & 1 == asked).then_some(phase));
+            return Ok((phase & 1 == asked).then_some(block));
         }
         if asked >> 60 != TOKEN {
             return misuse("this is no state that an mbarrier.arrive returned".to_owned());
@@ -347,7 +351,7 @@ impl Machine<'_> {
                 at.address
             ));
         }
-        Ok((of == phase).then_some(phase))
+        Ok((of == phase).then_some(block))
     }
 
     pub(super) fn barrier_wait(&mut self, warp: &mut Warp, op: &BarrierWait, mask: u32) -> Ran<Next> {
@@ -364,8 +368,8 @@ impl Machine<'_> {
             };
             last = Some((places[lane], asked[lane], found));
             match found {
-                Some(phase) => {
-                    waits.get_or_insert(Block::Mbarrier { address: places[lane].address, phase });
+                Some(block) => {
+                    waits.get_or_insert(block);
                 }
                 None => done |= 1 << lane,
             }
@@ -374,12 +378,16 @@ impl Machine<'_> {
         // A wait for the same phase as this one, begun earlier.
         let before = match (waits, warp.state.block) {
             (
-                Some(Block::Mbarrier { address, phase }),
-                Some((Block::Mbarrier { address: same, phase: since }, place)),
-            ) if (place, same) == (here, address) && (phase - since).is_multiple_of(2) => Some(since),
+                Some(Block::Mbarrier { object, phase, .. }),
+                Some((Block::Mbarrier { object: same, phase: since, .. }, place)),
+            ) if (place, same) == (here, object)
+                && phase.checked_sub(since).is_some_and(|passed| passed.is_multiple_of(2)) =>
+            {
+                Some(since)
+            }
             _ => None,
         };
-        if let (Some(Block::Mbarrier { address, phase }), Some(since)) = (waits, before)
+        if let (Some(Block::Mbarrier { address, phase, .. }), Some(since)) = (waits, before)
             && phase > since
         {
             return stop(

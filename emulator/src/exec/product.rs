@@ -11,9 +11,7 @@ use super::tensor_core::{Model, Octet, Term, accumulate};
 use crate::program::Rounding;
 
 /// Rows of A, each with its 16 elements along k.
-pub(crate) type PanelA = [[f32; 16]; 16];
-/// For each eight columns of B, sixteen rows along k of eight.
-pub(crate) type PanelB = Vec<[[f32; 8]; 16]>;
+type PanelA = [[f32; 16]; 16];
 /// For each eight columns of the result, its sixteen rows.
 pub(crate) type TileD = Vec<[[f32; 8]; 16]>;
 
@@ -28,7 +26,8 @@ fn halves(bf16: bool, chunk: &[u8; 16]) -> [f32; 8] {
 }
 
 /// A from registers: as A of `mma` m16n8k16.
-pub(crate) fn a_of_registers(bf16: bool, registers: [&[u32; LANES]; 4]) -> PanelA {
+#[inline(always)]
+fn a_of_registers(bf16: bool, registers: [&[u32; LANES]; 4]) -> PanelA {
     let mut a = [[0.0; 16]; 16];
     for (i, register) in registers.iter().enumerate() {
         let (row, column) = ((i & 1) * 8, (i >> 1) * 8);
@@ -42,7 +41,8 @@ pub(crate) fn a_of_registers(bf16: bool, registers: [&[u32; LANES]; 4]) -> Panel
 }
 
 /// A from chunks of a K-major matrix: two for each of 16 rows.
-pub(crate) fn a_of_rows(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
+#[inline(always)]
+fn a_of_rows(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
     let mut a = [[0.0; 16]; 16];
     for (row, pair) in a.iter_mut().zip(chunks.chunks_exact(2)) {
         row[..8].copy_from_slice(&halves(bf16, &pair[0]));
@@ -52,7 +52,8 @@ pub(crate) fn a_of_rows(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
 }
 
 /// A from chunks of an M-major matrix: two for each of 16 columns.
-pub(crate) fn a_of_columns(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
+#[inline(always)]
+fn a_of_columns(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
     let mut a = [[0.0; 16]; 16];
     for (k, pair) in chunks.chunks_exact(2).enumerate() {
         for (half, chunk) in pair.iter().enumerate() {
@@ -64,129 +65,145 @@ pub(crate) fn a_of_columns(bf16: bool, chunks: &[[u8; 16]]) -> PanelA {
     a
 }
 
-/// B from chunks of a K-major matrix: two for each column.
-pub(crate) fn b_of_columns(bf16: bool, chunks: &[[u8; 16]]) -> PanelB {
-    let one = |eight: &[[u8; 16]]| {
-        let mut block = [[0.0; 8]; 16];
-        for (column, pair) in eight.chunks_exact(2).enumerate() {
-            for (half, chunk) in pair.iter().enumerate() {
-                for (i, value) in halves(bf16, chunk).into_iter().enumerate() {
-                    block[half * 8 + i][column] = value;
-                }
+/// Eight columns of B from chunks of a K-major matrix: two for each column.
+#[inline(always)]
+fn b_of_columns(bf16: bool, chunks: &[[u8; 16]]) -> [[f32; 8]; 16] {
+    let mut block = [[0.0; 8]; 16];
+    for (half, rows) in block.chunks_exact_mut(8).enumerate() {
+        for (i, row) in rows.iter_mut().enumerate() {
+            for (column, value) in row.iter_mut().enumerate() {
+                let chunk = &chunks[2 * column + half];
+                *value = widen(bf16, u16::from_le_bytes([chunk[2 * i], chunk[2 * i + 1]]));
             }
         }
-        block
-    };
-    chunks.chunks_exact(16).map(one).collect()
+    }
+    block
 }
 
-/// B from chunks of an N-major matrix: for each eight columns, one for each k.
-pub(crate) fn b_of_rows(bf16: bool, chunks: &[[u8; 16]]) -> PanelB {
-    let one = |rows: &[[u8; 16]]| {
-        let mut block = [[0.0; 8]; 16];
-        for (row, chunk) in block.iter_mut().zip(rows) {
-            *row = halves(bf16, chunk);
-        }
-        block
-    };
-    chunks.chunks_exact(16).map(one).collect()
+/// Eight columns of B from chunks of an N-major matrix: one for each k.
+#[inline(always)]
+fn b_of_rows(bf16: bool, chunks: &[[u8; 16]]) -> [[f32; 8]; 16] {
+    let mut block = [[0.0; 8]; 16];
+    for (row, chunk) in block.iter_mut().zip(chunks) {
+        *row = halves(bf16, chunk);
+    }
+    block
+}
+
+/// Matrix A as it is found.
+pub(crate) enum SideA<'a> {
+    Registers([&'a [u32; LANES]; 4]),
+    /// K-major: two chunks for each row.
+    Rows(&'a [[u8; 16]]),
+    /// M-major: two chunks for each k.
+    Columns(&'a [[u8; 16]]),
+}
+
+/// One `wgmma` of a warp.
+pub(crate) struct Product<'a> {
+    /// Sums as the tensor cores of a generation make them, bit by bit; `None` sums fast.
+    pub(crate) model: Option<Model>,
+    pub(crate) bf16: bool,
+    pub(crate) negative: bool,
+    pub(crate) accumulate: bool,
+    pub(crate) a: SideA<'a>,
+    /// Sixteen chunks for each eight columns.
+    pub(crate) b: &'a [[u8; 16]],
+    pub(crate) b_transposed: bool,
 }
 
 #[inline(always)]
-fn multiply_body(a: &PanelA, b: &[[[f32; 8]; 16]], d: &mut [[[f32; 8]; 16]], accumulate: bool) {
-    for (block, out) in b.iter().zip(d) {
-        for half in 0..2 {
-            let mut sums = [[0.0_f32; 8]; 8];
-            for (k, factors) in block.iter().enumerate() {
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    let factor = a[half * 8 + row][k];
-                    for column in 0..8 {
-                        sum[column] = factor.mul_add(factors[column], sum[column]);
-                    }
-                }
-            }
-            for (row, sum) in sums.iter().enumerate() {
-                let target = &mut out[half * 8 + row];
+fn multiply_of<const BF16: bool>(product: &Product<'_>, d: &mut TileD) {
+    let mut a = match product.a {
+        SideA::Registers(registers) => a_of_registers(BF16, registers),
+        SideA::Rows(chunks) => a_of_rows(BF16, chunks),
+        SideA::Columns(chunks) => a_of_columns(BF16, chunks),
+    };
+    if product.negative {
+        a.iter_mut().flatten().for_each(|value| *value = -*value);
+    }
+    let mut terms = [[Term::new::<BF16>(0); 16]; 16];
+    if product.model.is_some() {
+        terms = a.map(|row| row.map(term::<BF16>));
+    }
+    for (chunks, out) in product.b.chunks_exact(16).zip(d) {
+        let block = if product.b_transposed { b_of_rows(BF16, chunks) } else { b_of_columns(BF16, chunks) };
+        match product.model {
+            None => multiply_block(&a, &block, out, product.accumulate),
+            Some(model) => multiply_block_as::<BF16>(model, &terms, &block, out, product.accumulate),
+        }
+    }
+}
+
+/// Takes a value of 16 bits apart, after taking back what widened it.
+#[inline(always)]
+fn term<const BF16: bool>(x: f32) -> Term {
+    let bits = x.to_bits();
+    Term::new::<BF16>(if BF16 { bits >> 16 } else { f16_nearest(bits) })
+}
+
+#[inline(always)]
+fn multiply_block_as<const BF16: bool>(
+    model: Model,
+    a: &[[Term; 16]; 16],
+    block: &[[f32; 8]; 16],
+    out: &mut [[f32; 8]; 16],
+    keep: bool,
+) {
+    let mut columns = [Octet::ZERO; 16];
+    for (octet, row) in columns.iter_mut().zip(block) {
+        for (column, value) in row.iter().enumerate() {
+            octet.set(column, term::<BF16>(*value));
+        }
+    }
+    for (terms, target) in a.iter().zip(out.iter_mut()) {
+        let mut sums = if keep { target.map(f32::to_bits) } else { [0; 8] };
+        accumulate(model, terms, &columns, &mut sums);
+        *target = sums.map(f32::from_bits);
+    }
+}
+
+#[inline(always)]
+fn multiply_block(a: &PanelA, block: &[[f32; 8]; 16], out: &mut [[f32; 8]; 16], accumulate: bool) {
+    for half in 0..2 {
+        let mut sums = [[0.0_f32; 8]; 8];
+        for (k, factors) in block.iter().enumerate() {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let factor = a[half * 8 + row][k];
                 for column in 0..8 {
-                    target[column] = if accumulate { target[column] + sum[column] } else { sum[column] };
+                    sum[column] = factor.mul_add(factors[column], sum[column]);
                 }
             }
         }
+        for (row, sum) in sums.iter().enumerate() {
+            let target = &mut out[half * 8 + row];
+            for column in 0..8 {
+                target[column] = if accumulate { target[column] + sum[column] } else { sum[column] };
+            }
+        }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn multiply_avx2(a: &PanelA, b: &[[[f32; 8]; 16]], d: &mut [[[f32; 8]; 16]], accumulate: bool) {
-    multiply_body(a, b, d, accumulate);
 }
 
 #[inline(always)]
-fn multiply_as_body<const BF16: bool>(
-    model: Model,
-    a: &PanelA,
-    b: &[[[f32; 8]; 16]],
-    d: &mut [[[f32; 8]; 16]],
-    keep: bool,
-) {
-    // The values are those of 16 bits, so this takes back what widened them.
-    let term = |x: f32| {
-        let bits = x.to_bits();
-        Term::new::<BF16>(if BF16 { bits >> 16 } else { f16_nearest(bits) })
-    };
-    let mut rows = [[Term::new::<BF16>(0); 16]; 16];
-    for (terms, row) in rows.iter_mut().zip(a) {
-        for (out, value) in terms.iter_mut().zip(row) {
-            *out = term(*value);
-        }
-    }
-    for (block, out) in b.iter().zip(d) {
-        let mut columns = [Octet::ZERO; 16];
-        for (octet, row) in columns.iter_mut().zip(block) {
-            for (column, value) in row.iter().enumerate() {
-                octet.set(column, term(*value));
-            }
-        }
-        for (terms, target) in rows.iter().zip(out.iter_mut()) {
-            let mut sums = if keep { target.map(f32::to_bits) } else { [0; 8] };
-            accumulate(model, terms, &columns, &mut sums);
-            *target = sums.map(f32::from_bits);
-        }
-    }
+fn multiply_body(product: &Product<'_>, d: &mut TileD) {
+    if product.bf16 { multiply_of::<true>(product, d) } else { multiply_of::<false>(product, d) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn multiply_as_avx2<const BF16: bool>(
-    model: Model,
-    a: &PanelA,
-    b: &[[[f32; 8]; 16]],
-    d: &mut [[[f32; 8]; 16]],
-    keep: bool,
-) {
-    multiply_as_body::<BF16>(model, a, b, d, keep);
-}
-
-/// As [`multiply`], bit by bit as the tensor cores of a generation.
-pub(crate) fn multiply_as<const BF16: bool>(model: Model, a: &PanelA, b: &PanelB, d: &mut TileD, keep: bool) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the two features that `multiply_as_avx2` is compiled for were just detected.
-        unsafe { multiply_as_avx2::<BF16>(model, a, b, d, keep) };
-        return;
-    }
-    multiply_as_body::<BF16>(model, a, b, d, keep);
+fn multiply_avx2(product: &Product<'_>, d: &mut TileD) {
+    multiply_body(product, d);
 }
 
 /// Adds A times B to D, or puts it there.
-pub(crate) fn multiply(a: &PanelA, b: &PanelB, d: &mut TileD, accumulate: bool) {
+pub(crate) fn multiply(product: &Product<'_>, d: &mut TileD) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // SAFETY: the two features that `multiply_avx2` is compiled for were just detected.
-        unsafe { multiply_avx2(a, b, d, accumulate) };
+        unsafe { multiply_avx2(product, d) };
         return;
     }
-    multiply_body(a, b, d, accumulate);
+    multiply_body(product, d);
 }
 
 /// The result's tile from f32 registers: register `4 j + 2 h + i` of lane `4 g + t` holds row `8 h + g`, column

@@ -132,7 +132,7 @@ impl Scratch {
     /// Marks the destination of a bulk copy.
     pub(crate) fn begin_bulk(&mut self, address: u32, bytes: u32) -> Result<(), FaultKind> {
         let range = self.range(address, bytes)?;
-        if self.state[range.clone()].iter().any(|state| state & !WRITTEN != 0) {
+        if self.state[range.clone()].iter().fold(0, |all, state| all | state) & !WRITTEN != 0 {
             return Err(self.refuse_write(u64::from(address), bytes));
         }
         self.state[range].fill(BULK);

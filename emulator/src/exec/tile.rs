@@ -6,6 +6,9 @@
 use crate::fault::FaultKind;
 use crate::tensor_map::{OutOfBounds, TensorMap};
 
+/// Bytes of the largest shared memory.
+const MOST: u32 = 228 << 10;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Tile {
     pub(crate) map: TensorMap,
@@ -35,13 +38,20 @@ impl Tile {
         self.length(0) * self.map.element.bytes()
     }
 
-    /// Bytes in shared memory.
+    /// Bytes in shared memory; the largest number for boxes that no memory holds.
     pub(crate) fn bytes(&self) -> u32 {
-        (1..self.map.sizes.len()).map(|dimension| self.length(dimension)).product::<u32>() * self.row_bytes()
+        let rows = (1..self.map.sizes.len()).map(|dimension| self.length(dimension));
+        rows.fold(self.row_bytes(), u32::saturating_mul)
     }
 
     /// Refuses what is not modelled.
     pub(crate) fn check(&self) -> Result<(), FaultKind> {
+        if self.bytes() > MOST {
+            return Err(FaultKind::TensorMap(format!(
+                "the box has {} bytes, which no shared memory holds: make it smaller",
+                self.bytes()
+            )));
+        }
         if let Some(span) = self.map.swizzle.span()
             && self.row_bytes() != span
         {

@@ -7,8 +7,7 @@
 use super::descriptor::Descriptor;
 use super::events::Event;
 use super::product::{
-    PanelA, PanelB, TileD, a_of_columns, a_of_registers, a_of_rows, b_of_columns, b_of_rows, halves_of_tile,
-    multiply, multiply_as, singles_of_tile, tile_of_halves, tile_of_singles,
+    Product, SideA, TileD, halves_of_tile, multiply, singles_of_tile, tile_of_halves, tile_of_singles,
 };
 use super::step::Machine;
 use super::tensor_core::Model;
@@ -317,9 +316,10 @@ impl Machine<'_> {
     fn compute(&mut self, warp: &mut Warp, run: &[InFlight]) -> Ran<()> {
         let kernel = self.kernel;
         let mut tile: Option<(&Wgmma, TileD)> = None;
+        let mut data = Vec::new();
         for one in run.iter().filter(|one| !one.done) {
             let Some(op) = product(kernel, one.pc) else { continue };
-            let (a, b) = self.operands(warp, op, one)?;
+            self.operands(one, &mut data)?;
             let mut d = match tile.take() {
                 Some((before, d)) if before.d == op.d && before.half == op.half => d,
                 other => {
@@ -330,11 +330,23 @@ impl Machine<'_> {
                     if op.half { tile_of_halves(op.n, register) } else { tile_of_singles(op.n, register) }
                 }
             };
-            match (Model::of(self.numerics), op.bf16) {
-                (None, _) => multiply(&a, &b, &mut d, one.accumulate),
-                (Some(model), true) => multiply_as::<true>(model, &a, &b, &mut d, one.accumulate),
-                (Some(model), false) => multiply_as::<false>(model, &a, &b, &mut d, one.accumulate),
-            }
+            let (a, b) = match op.a {
+                MatrixA::Registers(slots) => {
+                    (SideA::Registers(slots.map(|slot| &warp.narrow[usize::from(slot)].0)), &data[..])
+                }
+                MatrixA::Shared(_, true) => (SideA::Columns(&data[..32]), &data[32..]),
+                MatrixA::Shared(_, false) => (SideA::Rows(&data[..32]), &data[32..]),
+            };
+            let product = Product {
+                model: Model::of(self.numerics),
+                bf16: op.bf16,
+                negative: op.negative,
+                accumulate: one.accumulate,
+                a,
+                b,
+                b_transposed: op.b_transposed,
+            };
+            multiply(&product, &mut d);
             if op.half {
                 // Each result is rounded to f16 before the next one is added.
                 put_tile(warp, op, &d);
@@ -348,8 +360,9 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn operands(&self, warp: &Warp, op: &Wgmma, one: &InFlight) -> Ran<(PanelA, PanelB)> {
-        let mut data = Vec::with_capacity(one.chunks.len());
+    /// Reads what a `wgmma` multiplies, now that it completes.
+    fn operands(&self, one: &InFlight, data: &mut Vec<[u8; 16]>) -> Ran<()> {
+        data.clear();
         for address in &one.chunks {
             match self.shared.load::<16>(u64::from(*address)) {
                 Ok(chunk) => data.push(chunk),
@@ -362,18 +375,7 @@ impl Machine<'_> {
                 }
             }
         }
-        let (mut a, rest) = match op.a {
-            MatrixA::Registers(slots) => {
-                (a_of_registers(op.bf16, slots.map(|slot| &warp.narrow[usize::from(slot)].0)), &data[..])
-            }
-            MatrixA::Shared(_, true) => (a_of_columns(op.bf16, &data[..32]), &data[32..]),
-            MatrixA::Shared(_, false) => (a_of_rows(op.bf16, &data[..32]), &data[32..]),
-        };
-        if op.negative {
-            a.iter_mut().flatten().for_each(|value| *value = -*value);
-        }
-        let b = if op.b_transposed { b_of_rows(op.bf16, rest) } else { b_of_columns(op.bf16, rest) };
-        Ok((a, b))
+        Ok(())
     }
 }
 

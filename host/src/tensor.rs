@@ -238,7 +238,6 @@ mod tests {
             q: tensor(0),
             k: tensor(1),
             v: tensor(2),
-            softmax_scale: self.softmax_scale,
             grid: Some(grid),
             softmax_scale: None,
             source: "counting".into(),

@@ -14,7 +14,7 @@ use nabla_host::{
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 2 bad usage; 3 an input or record file cannot be used; 4 the device is missing or gave \
-out; 5 a kernel missed its error budget; 6 a result could not be written; 7 a device kernel could not be built.";
+out; 5 a kernel is wrong or a check failed; 6 a result could not be written; 7 a device kernel could not be built.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -79,7 +79,7 @@ impl<D: Device> Kernels<D> {
         let why = architectures.iter().find_map(|arch| instance.kernel.arch().builds_for(arch).err());
         let name = &self.device.limits().name;
         Err(Ineligible {
-            reason: format!("{}: {name} is another", why.unwrap_or("it is for another architecture")),
+            reason: format!("{}; this is {name}", why.unwrap_or("it is for another architecture")),
         })
     }
 

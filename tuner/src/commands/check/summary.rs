@@ -68,13 +68,22 @@ pub(super) fn print(suites: &[Suite]) -> Result<(), Failure> {
         writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped in {:.1} s\n", suite.seconds)?;
     }
     for suite in suites {
+        let mut skipped: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for Outcome { subject, case, verdict, .. } in &suite.outcomes {
-            let (word, reason) = match verdict {
-                Verdict::Passed => continue,
-                Verdict::Failed(reason) => ("FAILED", reason),
-                Verdict::Skipped(reason) => ("skipped", reason),
+            match verdict {
+                Verdict::Passed => {}
+                Verdict::Failed(reason) => {
+                    writeln!(out, "FAILED {}: {subject} on {case}: {reason}", suite.name)?;
+                }
+                Verdict::Skipped(reason) => skipped.entry(reason).or_default().push(subject),
+            }
+        }
+        for (reason, subjects) in skipped {
+            let others = match subjects.len() {
+                1 => String::new(),
+                n => format!(" and {} others", n - 1),
             };
-            writeln!(out, "{word} {}: {subject} on {case}: {reason}", suite.name)?;
+            writeln!(out, "skipped {}: {}{others}: {reason}", suite.name, subjects[0])?;
         }
     }
     Ok(())

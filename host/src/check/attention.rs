@@ -71,23 +71,26 @@ impl AttentionCase {
     }
 
     /// Poisons the output, launches, and judges output and lse.
+    ///
+    /// # Errors
+    /// When the device gives out; a launch that fails is a verdict.
     pub(super) fn check<W: Workspace + ?Sized>(
         &self,
         workspace: &mut W,
         rounding: Rounding,
         launch: impl FnOnce(&mut W, &Pattern) -> Result<f64, BackendError>,
-    ) -> (Verdict, Option<Accuracy>) {
+    ) -> Result<(Verdict, Option<Accuracy>), BackendError> {
         let run = || {
             workspace.poison()?;
             launch(workspace, &self.pattern)?;
             workspace.output()
         };
         match run() {
-            Err(error) => (Verdict::Failed(error.to_string()), None),
+            Err(error) => Ok((Verdict::of(error)?, None)),
             Ok(output) => {
                 let (accuracy, verdict) =
                     verify(&output, &self.orders.q, &self.oracle, &self.dense, rounding);
-                (verdict.into(), Some(accuracy))
+                Ok((verdict.into(), Some(accuracy)))
             }
         }
     }

@@ -62,6 +62,16 @@ pub enum Verdict {
     Skipped(String),
 }
 
+impl Verdict {
+    /// Takes an error of a launch as a failure of its kernel, unless the device gave out with it.
+    fn of(error: BackendError) -> Result<Self, BackendError> {
+        match error {
+            lost @ BackendError::Lost { .. } => Err(lost),
+            error => Ok(Self::Failed(error.to_string())),
+        }
+    }
+}
+
 impl From<Result<(), String>> for Verdict {
     fn from(result: Result<(), String>) -> Self {
         result.map_or_else(Self::Failed, |()| Self::Passed)
@@ -213,7 +223,7 @@ fn tiles_on(
     for variant in variants {
         let started = Instant::now();
         let (verdict, accuracy) =
-            made.check(&mut *workspace, variant.rounding(), |w, pattern| w.attention(&variant, pattern));
+            made.check(&mut *workspace, variant.rounding(), |w, pattern| w.attention(&variant, pattern))?;
         let seconds = started.elapsed().as_secs_f64();
         let (subject, case, counts) = (variant.id.0, name.clone(), BTreeMap::new());
         sink(Outcome { subject, case, verdict, accuracy, counts, seconds });
@@ -271,12 +281,12 @@ impl Run<'_> {
         instance: &Instance,
         case: &str,
         workspace: &mut dyn KernelWorkspace,
-        check: impl FnOnce(&mut dyn KernelWorkspace) -> (Verdict, Option<Accuracy>),
-    ) {
+        check: impl FnOnce(&mut dyn KernelWorkspace) -> Result<(Verdict, Option<Accuracy>), BackendError>,
+    ) -> Result<(), BackendError> {
         let subject = variant_id(instance);
         workspace.take_counts();
         let started = Instant::now();
-        let (verdict, accuracy) = check(workspace);
+        let (verdict, accuracy) = check(workspace)?;
         let seconds = started.elapsed().as_secs_f64();
         let mut counts = BTreeMap::new();
         for launch in workspace.take_counts().into_iter().filter(|launch| launch.variant == subject) {
@@ -285,6 +295,7 @@ impl Run<'_> {
             }
         }
         (self.sink)(Outcome { subject, case: case.to_owned(), verdict, accuracy, counts, seconds });
+        Ok(())
     }
 
     fn attention(&mut self, case: &Case) -> Result<(), CheckError> {
@@ -317,7 +328,7 @@ impl Run<'_> {
                         made.check(workspace, rounding(&instance), |w, pattern| {
                             w.attention_of(&instance, pattern)
                         })
-                    });
+                    })?;
                 }
             }
         }
@@ -333,10 +344,10 @@ impl Run<'_> {
             self.one(&instance, case.name, &mut *workspace, |workspace| {
                 let verdict = match workspace.reorder_of(&instance) {
                     Ok(reordered) => reorder::judge(&qkv, &orders, &reordered),
-                    Err(error) => Verdict::Failed(error.to_string()),
+                    Err(error) => Verdict::of(error)?,
                 };
-                (verdict, None)
-            });
+                Ok((verdict, None))
+            })?;
         }
         Ok(())
     }
@@ -356,8 +367,8 @@ impl Run<'_> {
             for (name, rule) in all.iter().filter(|(name, _)| (self.filter)(&variant_id(&instance), name)) {
                 let blocks = [orders.q.layout().blocks(), orders.kv.layout().blocks()];
                 self.one(&instance, name, &mut *workspace, |workspace| {
-                    (selected(workspace, &instance, rule, &means, blocks, scale), None)
-                });
+                    Ok((selected(workspace, &instance, rule, &means, blocks, scale)?, None))
+                })?;
             }
         }
         Ok(())
@@ -419,9 +430,9 @@ fn selected(
     means: &Reordered,
     [q_blocks, kv_blocks]: [usize; 2],
     scale: f32,
-) -> Verdict {
+) -> Result<Verdict, BackendError> {
     match workspace.select_of(instance, rule) {
-        Err(error) => Verdict::Failed(error.to_string()),
+        Err(error) => Verdict::of(error),
         Ok(got) => {
             let map = selection::Map {
                 batch_heads: got.counts.len() / q_blocks,
@@ -432,7 +443,7 @@ fn selected(
                 pooled_q: &means.pooled_q,
                 pooled_k: &means.pooled_k,
             };
-            selection::judge(&map, rule, &got)
+            Ok(selection::judge(&map, rule, &got))
         }
     }
 }

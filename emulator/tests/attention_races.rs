@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::time::Instant;
-
 use common::bytes;
 use nabla_emulator::{
     Completion, Fault, FaultKind, LaunchConfig, Memory, Module, Options, Param, launch_with,
@@ -73,17 +71,5 @@ fn every_removed_synchronisation_is_a_race() {
             let raced = matches!(fault.kind, FaultKind::Race(_) | FaultKind::UninitialisedMemory { .. });
             assert!(raced, "line {}: {fault}", line + 1);
         }
-    }
-}
-
-/// `RAYON_NUM_THREADS=1 cargo test --release -p nabla-emulator --test attention_races -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn what_the_checker_costs() {
-    for races in [false, true, false, true] {
-        let start = Instant::now();
-        let outcome = run(PTX, 16, &Options { races, ..Options::default() });
-        assert_eq!(outcome, Ok(()));
-        println!("S = 1024, 2 heads, D = 64, races {races}: {:.3} s", start.elapsed().as_secs_f64());
     }
 }

@@ -1,6 +1,7 @@
 //! Bulk copies, clusters, fences and the rest of sm_90 but mbarriers and `wgmma`.
 
 use super::operands::{Decoded, Reader};
+use super::warp::matrices;
 use super::{mbarrier, wgmma};
 use crate::ast::OperandKind;
 use crate::hopper::{Bulk, Fence, GlobalSide, Hopper, Site, StoreAsync, Tensor};
@@ -131,18 +132,7 @@ fn cluster_barrier(r: &mut Reader<'_, '_>) -> Decoded<(Hopper, Sync)> {
 }
 
 fn store_matrix(r: &mut Reader<'_, '_>) -> Decoded<Hopper> {
-    for modifier in [".sync", ".aligned", ".m8n8"] {
-        r.require(modifier)?;
-    }
-    let count: u8 = match (r.accept(".x2"), r.accept(".x4")) {
-        (true, _) => 2,
-        (_, true) => 4,
-        _ => {
-            r.require(".x1")?;
-            1
-        }
-    };
-    let transposed = r.accept(".trans");
+    let (count, transposed) = matrices(r)?;
     let space = if r.accept(".shared") || r.accept(".shared::cta") { Space::Shared } else { Space::Generic };
     r.require(".b16")?;
     let at = site(r, space)?;

@@ -170,7 +170,8 @@ fn reduce(r: &mut Reader<'_, '_>) -> Decoded<(Op, Sync)> {
     Ok((Op::Reduce { f, d, a }, members(r)?))
 }
 
-fn load_matrix(r: &mut Reader<'_, '_>) -> Decoded<Op> {
+/// What `ldmatrix` and `stmatrix` have in common: how many 8 x 8 matrices, and whether they are transposed.
+pub(super) fn matrices(r: &mut Reader<'_, '_>) -> Decoded<(u8, bool)> {
     for modifier in [".sync", ".aligned", ".m8n8"] {
         r.require(modifier)?;
     }
@@ -182,7 +183,11 @@ fn load_matrix(r: &mut Reader<'_, '_>) -> Decoded<Op> {
             1
         }
     };
-    let transposed = r.accept(".trans");
+    Ok((count, r.accept(".trans")))
+}
+
+fn load_matrix(r: &mut Reader<'_, '_>) -> Decoded<Op> {
+    let (count, transposed) = matrices(r)?;
     let generic = !(r.accept(".shared") || r.accept(".shared::cta"));
     r.require(".b16")?;
     let items = r.vector(&[usize::from(count)])?;

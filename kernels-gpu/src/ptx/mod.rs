@@ -8,7 +8,9 @@ use core::arch::{asm, global_asm, nvptx};
 
 use crate::{config::Dtype, softmax::Math};
 
+#[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
 pub(crate) mod hopper;
+#[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
 pub(crate) mod wgmma;
 
 // Alignment 1024: what any swizzled layout wants of its base.

@@ -3,11 +3,16 @@
 //! Parameters are plain scalars and pointers to global memory, in the order written here. `T` below is the 16-bit
 //! storage type of the constants; `bh` is batch size times heads.
 
-use crate::{
+#![no_std]
+#![feature(abi_ptx, asm_experimental_arch)]
+
+use nabla_kernels_gpu::{
     config::{Config, Constants, Dtype},
     instances::{Instance, Kernel},
     ptx,
 };
+
+nabla_kernels_gpu::dynamic_shared!();
 
 /// Reads a decimal number, at compile time; without a value, the default.
 const fn number(text: Option<&str>, default: u32) -> u32 {
@@ -71,7 +76,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 ))]
 mod chosen {
     use super::*;
-    use crate::kernels::{
+    use nabla_kernels_gpu::kernels::{
         attention::{self, Head, QueryTile},
         plain,
         walk::{Everything, Lists},
@@ -205,8 +210,8 @@ mod chosen {
 #[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
 mod chosen {
     use super::*;
-    use crate::hopper::GROUP_ROWS;
-    use crate::kernels::{
+    use nabla_kernels_gpu::hopper::GROUP_ROWS;
+    use nabla_kernels_gpu::kernels::{
         attention::QueryTile,
         hopper::{self, Job, Maps, Results},
         union::{AllKeys, Union, list_of_lane},
@@ -320,7 +325,7 @@ mod chosen {
 #[cfg(nabla_kernel = "reorder_pool")]
 mod chosen {
     use super::*;
-    use crate::kernels::reorder_pool::{Tensors, reorder_pool};
+    use nabla_kernels_gpu::kernels::reorder_pool::{Tensors, reorder_pool};
 
     pub(super) const KERNEL: Kernel = Kernel::ReorderPool;
 
@@ -355,7 +360,7 @@ mod chosen {
 #[cfg(nabla_kernel = "select")]
 mod chosen {
     use super::*;
-    use crate::kernels::select::{Inputs, Outputs, Rule, select};
+    use nabla_kernels_gpu::kernels::select::{Inputs, Outputs, Rule, select};
 
     pub(super) const KERNEL: Kernel = Kernel::Select;
 

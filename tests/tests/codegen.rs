@@ -205,7 +205,8 @@ struct Crate {
 impl Crate {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("lib.rs"), include_str!("../../host/src/codegen/testdata/copy.rs"))
+        fs::write(folder.path().join("lib.rs"), "#![no_std]\npub const WORD_BYTES: usize = 4;\n").unwrap();
+        fs::write(folder.path().join("entry.rs"), include_str!("../../host/src/codegen/testdata/copy.rs"))
             .unwrap();
         Self { folder }
     }
@@ -215,9 +216,9 @@ impl Crate {
         Compiler::new(toolchain(), &cache_dir(), self.folder.path()).unwrap()
     }
 
-    /// Adds code, so that the sources are new to the cache.
-    fn add(&self, code: &str) {
-        let path = self.folder.path().join("lib.rs");
+    /// Adds code to a file, so that the sources are new to the cache.
+    fn add(&self, file: &str, code: &str) {
+        let path = self.folder.path().join(file);
         let text = fs::read_to_string(&path).unwrap() + code;
         fs::write(path, text).unwrap();
     }
@@ -252,7 +253,7 @@ fn constants_reach_the_source_and_make_variants_of_their_own() {
 #[test]
 fn a_variant_is_built_once_and_again_when_its_file_is_damaged() {
     let krate = Crate::new();
-    krate.add(&format!("// {:?}\n", std::time::SystemTime::now()));
+    krate.add("entry.rs", &format!("// {:?}\n", std::time::SystemTime::now()));
     let first = krate.compiler().build_unit(&copy(2), "sm_80").unwrap();
     let second = krate.compiler().build_unit(&copy(2), "sm_80").unwrap();
     assert_eq!((first.cached, second.cached), (false, true));
@@ -268,13 +269,30 @@ fn what_does_not_compile_is_told_in_the_compiler_s_words() {
     let error = krate.compiler().build_unit(&copy(0), "sm_80").unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, BuildError::Compile { .. }), "{message}");
-    for part in
-        ["copy_e0 does not compile for sm_80", "NABLA_ELEMENTS must be at least 1", "kernels-gpu/src/lib.rs"]
-    {
+    for part in [
+        "copy_e0 does not compile for sm_80",
+        "NABLA_ELEMENTS must be at least 1",
+        "kernels-gpu/src/entry.rs",
+    ] {
         assert!(message.contains(part), "{part} is missing in\n{message}");
     }
     let message = krate.compiler().build_unit(&copy(1), "sm_8").unwrap_err().to_string();
     assert!(message.contains("sm_8"), "{message}");
+}
+
+#[test]
+fn what_kernels_share_is_compiled_apart_and_its_faults_are_told() {
+    let krate = Crate::new();
+    krate.add("lib.rs", "pub const WORDS: usize = WORD_BYTES / 0;\n");
+    // Twice: nothing half made stays in the cache.
+    for _ in 0..2 {
+        let error = krate.compiler().build_unit(&copy(1), "sm_80").unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, BuildError::Library { .. }), "{message}");
+        for part in ["the device crate does not compile for sm_80", "WORD_BYTES / 0", "kernels-gpu/src/lib.rs"] {
+            assert!(message.contains(part), "{part} is missing in\n{message}");
+        }
+    }
 }
 
 #[test]

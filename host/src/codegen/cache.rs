@@ -6,6 +6,7 @@
 //! ```text
 //! core/KEY/       core and compiler_builtins of a toolchain for an architecture
 //! sources/HASH/   device sources as they were compiled
+//! libraries/KEY/  what the kernels of these sources share, for an architecture
 //! kernels/ARCH/   ID-KEY.ptx and ID-KEY.json, one variant each
 //! tmp/            work in progress; what a killed process leaves here is safe to delete
 //! ```
@@ -23,7 +24,7 @@ use tempfile::TempDir;
 pub const KERNEL_CACHE: &str = "NABLA_KERNEL_CACHE";
 
 /// Stands for the way variants are made; a change of it makes every cached one stale.
-const PIPELINE: &str = "nabla codegen 1";
+const PIPELINE: &str = "nabla codegen 2";
 
 /// A cache folder.
 #[derive(Debug, Clone)]

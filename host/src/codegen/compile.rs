@@ -1,7 +1,7 @@
 //! Compiles variants: rustc alone, launch bounds, the assembler's verdict; each kept in the cache.
 
 use std::{
-    env, fs, io,
+    fs, io,
     ops::Deref,
     path::{Path, PathBuf},
     process::Command,
@@ -13,32 +13,15 @@ use nabla_kernels_gpu::instances::Instance;
 use rayon::prelude::*;
 
 use super::{
-    BuildError, KernelUnit, Sources, TARGET, Toolchain, VariantRecord,
+    BuildError, KernelUnit, Sources, Toolchain, VariantRecord,
     cache::{Cache, Key},
-    core_library::CoreLibrary,
     cuda_tools::CudaTool,
+    device_library::DeviceLibrary,
     kernel_cache::ptx_hash,
     ptxas,
+    rustc::Part,
     unit::check_arch,
 };
-
-/// Options of every compilation of a kernel.
-const OPTIONS: [&str; 13] = [
-    "--edition=2024",
-    "--crate-name=nabla_kernels_gpu",
-    "--crate-type=cdylib",
-    "-Copt-level=3",
-    "-Cpanic=abort",
-    "-Clto=fat",
-    "-Ccodegen-units=1",
-    "-Cembed-bitcode=yes",
-    // Arrays of registers are indexed by loop counters: what is not unrolled ends up in local memory.
-    "-Cllvm-args=--unroll-threshold=100000",
-    "-Zunstable-options",
-    "--cfg=nabla_device",
-    "--color=never",
-    "--error-format=human",
-];
 
 /// A built variant.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +60,7 @@ pub struct Compiler {
     source_folder: PathBuf,
     ptxas: Option<CudaTool>,
     /// Libraries by architecture, looked up once.
-    libraries: Mutex<Vec<(String, CoreLibrary)>>,
+    libraries: Mutex<Vec<(String, DeviceLibrary)>>,
 }
 
 impl Compiler {
@@ -128,12 +111,13 @@ impl Compiler {
         &self.cache
     }
 
-    /// Builds `core` for an architecture unless it is there; the first variant would otherwise take that time.
+    /// Builds what all variants of an architecture share (`core`, the device crate's library) unless it is there; the
+    /// first variant would otherwise take that time.
     ///
     /// # Errors
-    /// When the architecture is none, or cargo fails.
+    /// When the architecture is none, cargo fails, or the device crate does not compile.
     pub fn prepare(&self, arch: &str) -> Result<(), BuildError> {
-        self.core_library(arch).map(drop)
+        self.library(arch).map(drop)
     }
 
     /// Builds an instance of this project's kernels for an architecture such as `sm_80`, or takes it from the cache.
@@ -207,7 +191,7 @@ impl Compiler {
     fn key(&self, unit: &KernelUnit, arch: &str) -> String {
         let KernelUnit { id, kernel, entry, constants, bounds, shared_bytes, .. } = unit;
         let mut key = Key::new("kernel").with(self.sources.hash()).with(&self.toolchain.identity).with(arch);
-        for option in OPTIONS {
+        for option in Part::Library.options().chain(Part::Entry.options()) {
             key = key.with(option);
         }
         for part in [id, kernel, entry] {
@@ -229,20 +213,26 @@ impl Compiler {
         (ptx_hash(&ptx) == record.ptx_hash).then_some((record, ptx))
     }
 
-    fn core_library(&self, arch: &str) -> Result<CoreLibrary, BuildError> {
+    fn library(&self, arch: &str) -> Result<DeviceLibrary, BuildError> {
         check_arch(arch)?;
         // Held while building: other threads of this process want the same library.
         let mut libraries = self.libraries.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some((_, library)) = libraries.iter().find(|(known, _)| known == arch) {
             return Ok(library.clone());
         }
-        let library = CoreLibrary::find_or_build(&self.toolchain, arch, &self.cache)?;
+        let library = DeviceLibrary::find_or_build(
+            &self.toolchain,
+            &self.sources,
+            &self.source_folder,
+            arch,
+            &self.cache,
+        )?;
         libraries.push((arch.to_owned(), library.clone()));
         Ok(library)
     }
 
     fn compile(&self, unit: &KernelUnit, arch: &str) -> Result<(VariantRecord, String), BuildError> {
-        let library = self.core_library(arch)?;
+        let library = self.library(arch)?;
         let scratch = self.cache.scratch()?;
         let start = Instant::now();
         let output_path = scratch.path().join("kernel.ptx");
@@ -280,28 +270,14 @@ impl Compiler {
     }
 
     /// Prepares the call of the compiler, all but where its output goes.
-    fn rustc(&self, unit: &KernelUnit, arch: &str, library: &CoreLibrary) -> Command {
-        let mut command = Command::new(&self.toolchain.rustc);
-        // Variables of the user's shell are no constants of this variant.
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("NABLA_") {
-                command.env_remove(name);
-            }
-        }
+    fn rustc(&self, unit: &KernelUnit, arch: &str, library: &DeviceLibrary) -> Command {
+        let mut command = Part::Entry.rustc(&self.toolchain, &self.source_folder, arch, &library.core);
         command
-            .env("RUSTC_BOOTSTRAP", "1")
             .envs(unit.constants.iter().map(|(name, value)| (name, value.to_string())))
-            .args(OPTIONS)
-            .arg(format!("--target={TARGET}"))
-            .arg(format!("-Ctarget-cpu={arch}"))
             .arg(format!("--cfg=nabla_kernel=\"{}\"", unit.kernel))
-            // Messages name the sources, not this cache.
-            .arg(format!("--remap-path-prefix={}=kernels-gpu/src", self.source_folder.display()))
-            .arg(format!("--extern=noprelude:core={}", library.core.display()))
-            .arg(format!("--extern=noprelude:compiler_builtins={}", library.compiler_builtins.display()))
+            .arg(format!("--extern=nabla_kernels_gpu={}", library.rlib.display()))
             .arg("-L")
-            .arg(&library.folder)
-            .arg(self.source_folder.join("lib.rs"));
+            .arg(&library.folder);
         command
     }
 

@@ -40,6 +40,14 @@ pub enum BuildError {
         /// What is wrong.
         reason: String,
     },
+    /// The compiler rejected what all kernels share.
+    #[error("the device crate does not compile for {arch}:\n{message}")]
+    Library {
+        /// Architecture.
+        arch: String,
+        /// The compiler's own words.
+        message: String,
+    },
     /// The compiler rejected the source with these constants.
     #[error("{id} does not compile for {arch}:\n{message}")]
     Compile {

@@ -1,6 +1,7 @@
 //! Device code on demand: from the Rust sources of a kernel and its constants to PTX, in a fraction of a second.
 //!
-//! [`Toolchain::find`] finds a compiler; a [`Compiler`] builds `core` once and then any [`KernelUnit`], several at
+//! [`Toolchain::find`] finds a compiler; a [`Compiler`] builds `core` and the device crate's library once
+//! and then any [`KernelUnit`], several at
 //! once, into a [`cache`]; [`KernelCache`] reads a folder of prebuilt PTX on a machine without Rust;
 //! [`KernelStore`] is what a backend asks, whichever of the two it is. Owns no kernel and launches none.
 
@@ -8,12 +9,14 @@ pub mod cache;
 mod compile;
 mod core_library;
 mod cuda_tools;
+mod device_library;
 mod error;
 mod kernel_cache;
 mod launch_bounds;
 pub mod listing;
 pub mod occupancy;
 mod ptxas;
+mod rustc;
 mod sources;
 mod store;
 mod toolchain;

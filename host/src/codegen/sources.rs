@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::cache::{Cache, CacheError, Key};
+use super::{
+    cache::{Cache, CacheError, Key},
+    rustc::Part,
+};
 
 include!(concat!(env!("OUT_DIR"), "/device_sources.rs"));
-
-/// The root file of the crate.
-const ROOT: &str = "lib.rs";
 
 /// Rust files by their path from the crate's `src`, sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub struct Sources {
     hash: String,
 }
 
-/// A folder that is no crate's `src`.
+/// A folder that is no device crate's `src`.
 #[derive(Debug, thiserror::Error)]
-#[error("device sources: expected a folder with {ROOT}, got {}: {error}", folder.display())]
+#[error("device sources: expected a folder with lib.rs and entry.rs, got {}: {error}", folder.display())]
 pub struct SourcesError {
     folder: PathBuf,
     error: io::Error,
@@ -39,14 +39,15 @@ impl Sources {
     /// Reads the sources of a crate from its folder, with or without `src` at its end.
     ///
     /// # Errors
-    /// When there is no `lib.rs`, or a file cannot be read.
+    /// When there is no `lib.rs` or `entry.rs`, or a file cannot be read.
     pub fn read(folder: &Path) -> Result<Self, SourcesError> {
         let src = folder.join("src");
         let src = if src.is_dir() { src } else { folder.to_owned() };
         let failed = |error| SourcesError { folder: folder.to_owned(), error };
         let mut files = Vec::new();
         collect(&src, "", &mut files).map_err(failed)?;
-        if !files.iter().any(|(path, _)| path == ROOT) {
+        let holds = |part: Part| files.iter().any(|(path, _)| path == part.root());
+        if !(holds(Part::Library) && holds(Part::Entry)) {
             return Err(failed(io::ErrorKind::NotFound.into()));
         }
         Ok(Self::of(files))
@@ -103,17 +104,18 @@ mod tests {
             }
             Sources::read(root.path()).unwrap().hash().to_owned()
         };
-        let first = hash(&[("lib.rs", "a"), ("m/n.rs", "b"), ("notes.txt", "x")]);
-        assert_eq!(first, hash(&[("m/n.rs", "b"), ("lib.rs", "a")]));
-        assert_ne!(first, hash(&[("lib.rs", "a"), ("m/n.rs", "c")]));
-        assert_ne!(first, hash(&[("lib.rs", "a"), ("m/o.rs", "b")]));
+        let first = hash(&[("lib.rs", "a"), ("entry.rs", ""), ("m/n.rs", "b"), ("notes.txt", "x")]);
+        assert_eq!(first, hash(&[("m/n.rs", "b"), ("entry.rs", ""), ("lib.rs", "a")]));
+        assert_ne!(first, hash(&[("lib.rs", "a"), ("entry.rs", ""), ("m/n.rs", "c")]));
+        assert_ne!(first, hash(&[("lib.rs", "a"), ("entry.rs", ""), ("m/o.rs", "b")]));
     }
 
     #[test]
     fn sources_are_laid_out_in_the_cache_as_they_were() {
         let root = tempfile::tempdir().unwrap();
         let cache = Cache::open(root.path()).unwrap();
-        let files = [("lib.rs", "mod m;"), ("m/mod.rs", "")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let files = [("lib.rs", "mod m;"), ("entry.rs", ""), ("m/mod.rs", "")]
+            .map(|(a, b)| (a.to_owned(), b.to_owned()));
         let sources = Sources::of(files.to_vec());
         let folder = sources.put_into(&cache).unwrap();
         assert_eq!(Sources::read(&folder).unwrap(), sources);

@@ -37,19 +37,19 @@ use crate::{
 
 /// Query rows of a block of threads: `first..first + rows` of the sequence, at most BLOCK_M.
 #[derive(Clone, Copy)]
-pub(crate) struct QueryTile {
-    pub(crate) first: u32,
-    pub(crate) rows: u32,
+pub struct QueryTile {
+    pub first: u32,
+    pub rows: u32,
 }
 
 /// The tensors of one head: each pointer is at the head's first token.
 #[derive(Clone, Copy)]
-pub(crate) struct Head {
-    pub(crate) q: *const u16,
-    pub(crate) k: *const u16,
-    pub(crate) v: *const u16,
-    pub(crate) out: *mut u16,
-    pub(crate) lse: *mut f32,
+pub struct Head {
+    pub q: *const u16,
+    pub k: *const u16,
+    pub v: *const u16,
+    pub out: *mut u16,
+    pub lse: *mut f32,
 }
 
 impl Head {
@@ -58,7 +58,7 @@ impl Head {
     /// # Safety
     /// The head lies within the tensors.
     #[inline(always)]
-    pub(crate) unsafe fn of(all: Self, bh: u32, seqlen_q: u32, seqlen_k: u32, head_dim: u32) -> Self {
+    pub unsafe fn of(all: Self, bh: u32, seqlen_q: u32, seqlen_k: u32, head_dim: u32) -> Self {
         let q_token = bh as usize * seqlen_q as usize;
         let (at_q, at_k) = (q_token * head_dim as usize, bh as usize * seqlen_k as usize * head_dim as usize);
         // SAFETY: the caller's.
@@ -82,12 +82,7 @@ impl Head {
 /// The query tile lies within the head's queries and the tiles of `keys` within its keys; tensors are aligned to 16
 /// bytes; `C::CONSTANTS` passed `Instance::check`, and the launch has its threads and shared memory.
 #[inline(always)]
-pub(crate) unsafe fn forward<C: Config>(
-    head: Head,
-    queries: QueryTile,
-    mut keys: impl KeyWalk,
-    softmax_scale: f32,
-) {
+pub unsafe fn forward<C: Config>(head: Head, queries: QueryTile, mut keys: impl KeyWalk, softmax_scale: f32) {
     let c = const { C::CONSTANTS };
     let stages = c.stages as usize;
     let thread = ptx::thread();

@@ -31,7 +31,7 @@ unsafe fn other_f64<const MASK: u32>(x: f64) -> f64 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn quad_max(x: f32) -> f32 {
+pub unsafe fn quad_max(x: f32) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let x = x.max(other::<1>(x));
@@ -44,7 +44,7 @@ pub(crate) unsafe fn quad_max(x: f32) -> f32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn quad_min(x: u32) -> u32 {
+pub unsafe fn quad_min(x: u32) -> u32 {
     // SAFETY: the caller's.
     unsafe {
         let x = x.min(shuffle_xor::<1>(x));
@@ -57,7 +57,7 @@ pub(crate) unsafe fn quad_min(x: u32) -> u32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn quad_sum(x: f32) -> f32 {
+pub unsafe fn quad_sum(x: f32) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let x = x + other::<1>(x);
@@ -70,7 +70,7 @@ pub(crate) unsafe fn quad_sum(x: f32) -> f32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn warp_max(x: f32) -> f32 {
+pub unsafe fn warp_max(x: f32) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let x = x.max(other::<16>(x));
@@ -84,7 +84,7 @@ pub(crate) unsafe fn warp_max(x: f32) -> f32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn warp_sum(x: f32) -> f32 {
+pub unsafe fn warp_sum(x: f32) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let x = x + other::<16>(x);
@@ -98,7 +98,7 @@ pub(crate) unsafe fn warp_sum(x: f32) -> f32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn warp_sum_f64(x: f64) -> f64 {
+pub unsafe fn warp_sum_f64(x: f64) -> f64 {
     // SAFETY: the caller's.
     unsafe {
         let x = x + other_f64::<16>(x);

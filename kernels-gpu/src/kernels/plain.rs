@@ -33,7 +33,7 @@ const COLUMNS: usize = MAX_SIDE as usize / 32;
 /// The query block lies within the head's queries and the tiles of `keys` within its keys; all threads of the block
 /// call it with the same arguments.
 #[inline(always)]
-pub(crate) unsafe fn forward<C: Config, W: KeyWalk>(
+pub unsafe fn forward<C: Config, W: KeyWalk>(
     head: Head,
     queries: QueryTile,
     keys: impl Fn() -> W,

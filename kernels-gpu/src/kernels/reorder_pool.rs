@@ -25,11 +25,11 @@ struct Chunk([u32; 4]);
 
 /// What is read and written, at the first token and block of one head.
 #[derive(Clone, Copy)]
-pub(crate) struct Tensors {
-    pub(crate) x: *const u16,
-    pub(crate) source: *const u32,
-    pub(crate) ordered: *mut u16,
-    pub(crate) pooled: *mut f32,
+pub struct Tensors {
+    pub x: *const u16,
+    pub source: *const u32,
+    pub ordered: *mut u16,
+    pub pooled: *mut f32,
 }
 
 /// Moves tokens `first..end` of the order, and writes their mean as that of `block`.
@@ -38,7 +38,7 @@ pub(crate) struct Tensors {
 /// `first < end <= seqlen`, `source` holds tokens, tensors are aligned to 16 bytes and `ordered` is not `x`; all threads
 /// of the block call it with the same arguments, with the shared memory of `Instance::shared_bytes`.
 #[inline(always)]
-pub(crate) unsafe fn reorder_pool<C: Config>(tensors: Tensors, block: u32, first: u32, end: u32) {
+pub unsafe fn reorder_pool<C: Config>(tensors: Tensors, block: u32, first: u32, end: u32) {
     let c = const { C::CONSTANTS };
     let slots = c.reorder_tokens();
     let thread = ptx::thread();

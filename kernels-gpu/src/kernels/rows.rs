@@ -13,21 +13,21 @@ use crate::{
 };
 
 /// Fragments of a row as wide as any.
-pub(crate) type Fragments = [[f32; 4]; MAX_SIDE as usize / 8];
+pub type Fragments = [[f32; 4]; MAX_SIDE as usize / 8];
 
 /// The softmax of a kernel's scale.
 ///
 /// Scores are those of Q or, if `negated`, of -Q: the largest score is then the largest weight for any scale.
 #[derive(Clone, Copy)]
-pub(crate) struct Scale {
-    pub(crate) log2: f32,
-    pub(crate) negated: bool,
+pub struct Scale {
+    pub log2: f32,
+    pub negated: bool,
 }
 
 impl Scale {
     /// Makes it of the softmax scale, any finite number.
     #[inline(always)]
-    pub(crate) fn new(softmax_scale: f32) -> Self {
+    pub fn new(softmax_scale: f32) -> Self {
         // A scale of 0 must not meet the -inf of masked keys: the least normal number gives the same weights.
         let log2 = (softmax_scale.abs() * core::f32::consts::LOG2_E).max(f32::MIN_POSITIVE);
         Self { log2, negated: softmax_scale < 0.0 }
@@ -36,7 +36,7 @@ impl Scale {
 
 /// Removes the keys from `keys` on from `columns` scores of each row.
 #[inline(always)]
-pub(crate) fn mask(scores: &mut Fragments, columns: u32, keys: u32, lane: u32) {
+pub fn mask(scores: &mut Fragments, columns: u32, keys: u32, lane: u32) {
     for n in 0..columns as usize / 8 {
         for i in 0..4 {
             let (_, column) = accumulator_element(lane, i as u32);
@@ -53,7 +53,7 @@ pub(crate) fn mask(scores: &mut Fragments, columns: u32, keys: u32, lane: u32) {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn weigh(
+pub unsafe fn weigh(
     scores: &mut Fragments,
     columns: u32,
     rows: &mut [OnlineRow; 2],
@@ -80,7 +80,7 @@ pub(crate) unsafe fn weigh(
 
 /// Multiplies `columns` accumulators of row `r` by a factor.
 #[inline(always)]
-pub(crate) fn rescale(out: &mut Fragments, columns: u32, r: usize, factor: f32) {
+pub fn rescale(out: &mut Fragments, columns: u32, r: usize, factor: f32) {
     for n in 0..columns as usize / 8 {
         out[n][2 * r] *= factor;
         out[n][2 * r + 1] *= factor;
@@ -89,7 +89,7 @@ pub(crate) fn rescale(out: &mut Fragments, columns: u32, r: usize, factor: f32) 
 
 /// Rounds the weights of 16 keys to an A operand: two fragments side by side are one.
 #[inline(always)]
-pub(crate) fn operand(dtype: Dtype, weights: &Fragments, step: usize) -> [u32; 4] {
+pub fn operand(dtype: Dtype, weights: &Fragments, step: usize) -> [u32; 4] {
     let (left, right) = (weights[2 * step], weights[2 * step + 1]);
     [
         ptx::pack(dtype, left[0], left[1]),

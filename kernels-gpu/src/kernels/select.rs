@@ -36,31 +36,31 @@ const NO_THRESHOLD: f32 = 1.5;
 
 /// What is read, for the first row of one head.
 #[derive(Clone, Copy)]
-pub(crate) struct Inputs {
-    pub(crate) pooled_q: *const f32,
-    pub(crate) pooled_k: *const f32,
-    pub(crate) always: *const u64,
-    pub(crate) allowed: *const u64,
+pub struct Inputs {
+    pub pooled_q: *const f32,
+    pub pooled_k: *const f32,
+    pub always: *const u64,
+    pub allowed: *const u64,
 }
 
 /// What is written, for the first row of one head.
 #[derive(Clone, Copy)]
-pub(crate) struct Outputs {
-    pub(crate) bitmap: *mut u64,
-    pub(crate) counts: *mut i32,
-    pub(crate) indices: *mut i32,
+pub struct Outputs {
+    pub bitmap: *mut u64,
+    pub counts: *mut i32,
+    pub indices: *mut i32,
 }
 
 /// Sizes and the rule.
 #[derive(Clone, Copy)]
-pub(crate) struct Rule {
-    pub(crate) q_blocks: u32,
-    pub(crate) kv_blocks: u32,
+pub struct Rule {
+    pub q_blocks: u32,
+    pub kv_blocks: u32,
     /// Entries of a list; further blocks are counted, not listed.
-    pub(crate) max: u32,
-    pub(crate) scale: f32,
+    pub max: u32,
+    pub scale: f32,
     /// Share of the sum that is dropped at most.
-    pub(crate) keep_from: f32,
+    pub keep_from: f32,
 }
 
 /// Selects the key blocks of rows `first_row..first_row + ROWS`.
@@ -69,7 +69,7 @@ pub(crate) struct Rule {
 /// Buffers have the shapes above and are aligned to 16 bytes; `kv_blocks <= max_kv_blocks`; all threads of the block
 /// call it with the same arguments, with the shared memory of `Instance::shared_bytes`.
 #[inline(always)]
-pub(crate) unsafe fn select<C: Config>(inputs: Inputs, outputs: Outputs, rule: Rule, first_row: u32) {
+pub unsafe fn select<C: Config>(inputs: Inputs, outputs: Outputs, rule: Rule, first_row: u32) {
     let c = const { C::CONSTANTS };
     let (warp, lane) = (ptx::thread() / 32, ptx::thread() % 32);
     let threshold = rule.keep_from <= NO_THRESHOLD;

@@ -15,13 +15,13 @@ use crate::{
 
 /// A tile, and a bit for each query tile that wants it.
 #[derive(Clone, Copy)]
-pub(crate) struct WantedTile {
-    pub(crate) tile: KeyTile,
-    pub(crate) wanted: u32,
+pub struct WantedTile {
+    pub tile: KeyTile,
+    pub wanted: u32,
 }
 
 /// A source of key tiles of at most `step` keys, the same in all lanes of the warp that walks.
-pub(crate) trait SharedWalk {
+pub trait SharedWalk {
     /// Returns the next tile; after the last, tiles of 0 keys.
     ///
     /// # Safety
@@ -30,14 +30,14 @@ pub(crate) trait SharedWalk {
 }
 
 /// All keys, wanted by all query tiles that have rows: dense attention.
-pub(crate) struct AllKeys {
+pub struct AllKeys {
     run: Run,
     wanted: u32,
 }
 
 impl AllKeys {
     #[inline(always)]
-    pub(crate) fn new(seqlen: u32, wanted: u32) -> Self {
+    pub fn new(seqlen: u32, wanted: u32) -> Self {
         Self { run: Run::new(0, seqlen), wanted }
     }
 }
@@ -51,7 +51,7 @@ impl SharedWalk for AllKeys {
 
 /// Returns which query tile's list a lane keeps.
 #[inline(always)]
-pub(crate) fn list_of_lane(c: Constants, lane: u32) -> u32 {
+pub fn list_of_lane(c: Constants, lane: u32) -> u32 {
     // Lanes too many keep the last list once more: that changes no minimum.
     (lane % 4).min(c.consumers() - 1)
 }
@@ -60,7 +60,7 @@ pub(crate) fn list_of_lane(c: Constants, lane: u32) -> u32 {
 ///
 /// Bounds are read a block ahead, list entries two: loads that depend on each other would otherwise stand in a row
 /// before each copy.
-pub(crate) struct Union<C> {
+pub struct Union<C> {
     starts: *const u32,
     /// The lane's list from its first entry not read yet, and how many those are.
     unread: *const i32,
@@ -83,7 +83,7 @@ impl<C: Config> Union<C> {
     /// All lanes of the warp come here, each with the list that [`list_of_lane`] says: `indices[..count]` are blocks,
     /// `starts[b]..starts[b + 1]` their keys, at least one.
     #[inline(always)]
-    pub(crate) unsafe fn new(starts: *const u32, indices: *const i32, count: u32) -> Self {
+    pub unsafe fn new(starts: *const u32, indices: *const i32, count: u32) -> Self {
         let mut union = Self {
             starts,
             unread: indices,

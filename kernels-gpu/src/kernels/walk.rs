@@ -2,13 +2,13 @@
 
 /// Keys `first..first + keys`; `keys` 0 means that there are no more.
 #[derive(Clone, Copy)]
-pub(crate) struct KeyTile {
-    pub(crate) first: u32,
-    pub(crate) keys: u32,
+pub struct KeyTile {
+    pub first: u32,
+    pub keys: u32,
 }
 
 /// A source of key tiles of at most `step` keys.
-pub(crate) trait KeyWalk {
+pub trait KeyWalk {
     /// Returns the next tile; after the last, tiles of 0 keys.
     ///
     /// # Safety
@@ -18,30 +18,30 @@ pub(crate) trait KeyWalk {
 
 /// Keys of a run that are still to come.
 #[derive(Clone, Copy)]
-pub(crate) struct Run {
+pub struct Run {
     at: u32,
     end: u32,
 }
 
 impl Run {
     /// No keys.
-    pub(crate) const EMPTY: Self = Self { at: 0, end: 0 };
+    pub const EMPTY: Self = Self { at: 0, end: 0 };
 
     /// Makes the run of keys `at..end`.
     #[inline(always)]
-    pub(crate) fn new(at: u32, end: u32) -> Self {
+    pub fn new(at: u32, end: u32) -> Self {
         Self { at, end }
     }
 
     /// Says whether all keys have been taken.
     #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.at == self.end
     }
 
     /// Takes a tile from the front.
     #[inline(always)]
-    pub(crate) fn take(&mut self, step: u32) -> KeyTile {
+    pub fn take(&mut self, step: u32) -> KeyTile {
         let keys = (self.end - self.at).min(step);
         let tile = KeyTile { first: self.at, keys };
         self.at += keys;
@@ -50,11 +50,11 @@ impl Run {
 }
 
 /// All keys: dense attention.
-pub(crate) struct Everything(Run);
+pub struct Everything(Run);
 
 impl Everything {
     #[inline(always)]
-    pub(crate) fn new(seqlen: u32) -> Self {
+    pub fn new(seqlen: u32) -> Self {
         Self(Run::new(0, seqlen))
     }
 }
@@ -70,7 +70,7 @@ impl KeyWalk for Everything {
 ///
 /// Bounds are read a block ahead, list entries two: three dependent loads (entry, bounds, keys) would otherwise stand
 /// in a row before each copy.
-pub(crate) struct Lists {
+pub struct Lists {
     starts: *const u32,
     /// The list from its first entry not read yet, and how many those are.
     unread: *const i32,
@@ -88,7 +88,7 @@ impl Lists {
     /// # Safety
     /// `indices[..count]` are blocks, `starts[b]..starts[b + 1]` their keys, at least one.
     #[inline(always)]
-    pub(crate) unsafe fn new(starts: *const u32, indices: *const i32, count: u32) -> Self {
+    pub unsafe fn new(starts: *const u32, indices: *const i32, count: u32) -> Self {
         let mut lists = Self {
             starts,
             unread: indices,

@@ -12,7 +12,7 @@ use crate::{config::Config, hopper::RegisterSplit};
 /// # Safety
 /// `barrier` is one's place; nobody uses it before [`publish_barriers`] and a barrier of the block.
 #[inline(always)]
-pub(crate) unsafe fn barrier_init(barrier: u32, arrivals: u32) {
+pub unsafe fn barrier_init(barrier: u32, arrivals: u32) {
     // SAFETY: the caller's.
     unsafe {
         asm!("mbarrier.init.shared::cta.b64 [{}], {};", in(reg32) barrier, in(reg32) arrivals, options(nostack));
@@ -22,7 +22,7 @@ pub(crate) unsafe fn barrier_init(barrier: u32, arrivals: u32) {
 /// Orders this thread's [`barrier_init`]s before what others do after a barrier of the block ("membar/fence",
 /// `fence.mbarrier_init`).
 #[inline(always)]
-pub(crate) fn publish_barriers() {
+pub fn publish_barriers() {
     // SAFETY: orders memory accesses.
     unsafe { asm!("fence.mbarrier_init.release.cluster;", options(nostack)) }
 }
@@ -32,7 +32,7 @@ pub(crate) fn publish_barriers() {
 /// # Safety
 /// `barrier` was made, and one more arrival of this phase is due.
 #[inline(always)]
-pub(crate) unsafe fn arrive(barrier: u32) {
+pub unsafe fn arrive(barrier: u32) {
     // SAFETY: the caller's.
     unsafe { asm!("mbarrier.arrive.shared::cta.b64 _, [{}];", in(reg32) barrier, options(nostack)) }
 }
@@ -42,7 +42,7 @@ pub(crate) unsafe fn arrive(barrier: u32) {
 /// # Safety
 /// As for [`arrive`]; copies of exactly that many bytes complete on the barrier.
 #[inline(always)]
-pub(crate) unsafe fn arrive_expecting(barrier: u32, bytes: u32) {
+pub unsafe fn arrive_expecting(barrier: u32, bytes: u32) {
     // SAFETY: the caller's.
     unsafe {
         asm!("mbarrier.arrive.expect_tx.shared::cta.b64 _, [{}], {};",
@@ -56,7 +56,7 @@ pub(crate) unsafe fn arrive_expecting(barrier: u32, bytes: u32) {
 /// # Safety
 /// `barrier` was made, and the phase ends.
 #[inline(always)]
-pub(crate) unsafe fn wait(barrier: u32, parity: u32) {
+pub unsafe fn wait(barrier: u32, parity: u32) {
     loop {
         let done: u32;
         // SAFETY: the caller's. A thread is suspended for a while, not for ever: hence the loop.
@@ -79,7 +79,7 @@ pub(crate) unsafe fn wait(barrier: u32, parity: u32) {
 /// `map` is a tensor map in global memory, aligned to 64; `to` holds its box, aligned as its swizzle wants; nobody
 /// touches that before the barrier's phase ends.
 #[inline(always)]
-pub(crate) unsafe fn copy_box(to: u32, map: *const u8, at: [u32; 3], barrier: u32) {
+pub unsafe fn copy_box(to: u32, map: *const u8, at: [u32; 3], barrier: u32) {
     // SAFETY: the caller's. A block that is launched without a cluster is one of its own.
     unsafe {
         asm!("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [{}], [{}, {{{}, {}, {}}}], [{}];",
@@ -93,7 +93,7 @@ pub(crate) unsafe fn copy_box(to: u32, map: *const u8, at: [u32; 3], barrier: u3
 /// # Safety
 /// `map` is a tensor map in global memory, aligned to 64.
 #[inline(always)]
-pub(crate) unsafe fn prefetch_map(map: *const u8) {
+pub unsafe fn prefetch_map(map: *const u8) {
     // SAFETY: the caller's.
     unsafe { asm!("prefetch.tensormap [{}];", in(reg64) map, options(nostack)) }
 }
@@ -101,7 +101,7 @@ pub(crate) unsafe fn prefetch_map(map: *const u8) {
 /// Orders this thread's ordinary accesses to shared memory before accesses of tensor cores and copy engines that
 /// follow a synchronisation ("membar/fence", `fence.proxy.async`).
 #[inline(always)]
-pub(crate) fn proxy_fence() {
+pub fn proxy_fence() {
     // SAFETY: orders memory accesses.
     unsafe { asm!("fence.proxy.async.shared::cta;", options(nostack)) }
 }
@@ -111,7 +111,7 @@ pub(crate) fn proxy_fence() {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn elect() -> bool {
+pub unsafe fn elect() -> bool {
     let elected: u32;
     // SAFETY: the caller's.
     unsafe {
@@ -126,7 +126,7 @@ pub(crate) unsafe fn elect() -> bool {
 /// # Safety
 /// `barrier` is 1 to 15; all threads of one warpgroup and no others come here.
 #[inline(always)]
-pub(crate) unsafe fn warpgroup_barrier(barrier: u32) {
+pub unsafe fn warpgroup_barrier(barrier: u32) {
     // SAFETY: the caller's.
     unsafe { asm!("bar.sync {}, 128;", in(reg32) barrier, options(nostack)) }
 }
@@ -136,7 +136,7 @@ pub(crate) unsafe fn warpgroup_barrier(barrier: u32) {
 /// # Safety
 /// The constants have a split. All warps of the warpgroup come here, and have at least as many.
 #[inline(always)]
-pub(crate) unsafe fn release_registers<C: Config>() {
+pub unsafe fn release_registers<C: Config>() {
     // SAFETY: the caller's.
     unsafe { asm!("setmaxnreg.dec.sync.aligned.u32 {};", const split::<C>().producer, options(nostack)) }
 }
@@ -147,7 +147,7 @@ pub(crate) unsafe fn release_registers<C: Config>() {
 /// # Safety
 /// The constants have a split. All warps of the warpgroup come here, and have at most as many.
 #[inline(always)]
-pub(crate) unsafe fn acquire_registers<C: Config>() {
+pub unsafe fn acquire_registers<C: Config>() {
     // SAFETY: the caller's.
     unsafe { asm!("setmaxnreg.inc.sync.aligned.u32 {};", const split::<C>().consumer, options(nostack)) }
 }

@@ -4,58 +4,62 @@
 //! are safe where every operand value is: arithmetic, and reading a special register. Operations of a whole warp
 //! (`.sync`, `.aligned`) are unsafe: all 32 lanes must reach them together.
 
-use core::arch::{asm, global_asm, nvptx};
+use core::arch::{asm, nvptx};
 
 use crate::{config::Dtype, softmax::Math};
 
-#[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
-pub(crate) mod hopper;
-#[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
-pub(crate) mod wgmma;
+pub mod hopper;
+pub mod wgmma;
 
-// Alignment 1024: what any swizzled layout wants of its base.
-global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");
+/// Declares dynamic shared memory, once in the crate that exports the kernel: a declaration stays where it is compiled.
+#[macro_export]
+macro_rules! dynamic_shared {
+    () => {
+        // Alignment 1024: what any swizzled layout wants of its base.
+        core::arch::global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");
+    };
+}
 
 /// Returns the address of dynamic shared memory ("State Spaces: Shared State Space", `.extern .shared`).
 #[inline(always)]
-pub(crate) fn shared_base() -> u32 {
+pub fn shared_base() -> u32 {
     let address: u32;
-    // SAFETY: reads the address of a symbol this module declares.
+    // SAFETY: reads the address of the symbol that `dynamic_shared!` declares.
     unsafe { asm!("mov.u32 {}, dynamic_shared;", out(reg32) address, options(pure, nomem, nostack)) };
     address
 }
 
 /// Returns the thread's number in its block ("Special Registers: %tid").
 #[inline(always)]
-pub(crate) fn thread() -> u32 {
+pub fn thread() -> u32 {
     // SAFETY: reads a special register.
     unsafe { nvptx::_thread_idx_x() as u32 }
 }
 
 /// Returns the block's number along x ("Special Registers: %ctaid").
 #[inline(always)]
-pub(crate) fn block_x() -> u32 {
+pub fn block_x() -> u32 {
     // SAFETY: reads a special register.
     unsafe { nvptx::_block_idx_x() as u32 }
 }
 
 /// Returns the block's number along y ("Special Registers: %ctaid").
 #[inline(always)]
-pub(crate) fn block_y() -> u32 {
+pub fn block_y() -> u32 {
     // SAFETY: reads a special register.
     unsafe { nvptx::_block_idx_y() as u32 }
 }
 
 /// Returns the number of blocks along x ("Special Registers: %nctaid").
 #[inline(always)]
-pub(crate) fn blocks_x() -> u32 {
+pub fn blocks_x() -> u32 {
     // SAFETY: reads a special register.
     unsafe { nvptx::_grid_dim_x() as u32 }
 }
 
 /// Returns `x`, and does not let the compiler know: a loop to it stays a loop ("mov").
 #[inline(always)]
-pub(crate) fn opaque(x: u32) -> u32 {
+pub fn opaque(x: u32) -> u32 {
     let y: u32;
     // SAFETY: registers only.
     unsafe { asm!("mov.u32 {}, {};", out(reg32) y, in(reg32) x, options(pure, nomem, nostack)) };
@@ -71,7 +75,7 @@ pub(crate) fn opaque(x: u32) -> u32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn settle(x: f32) {
+pub unsafe fn settle(x: f32) {
     // SAFETY: the caller's; a negative number is a mistake that ends the kernel, NaN passes.
     unsafe {
         asm!("{{ .reg .pred p; setp.lt.f32 p, {}, 0f00000000; vote.sync.any.pred p, p, 0xffffffff; @p trap; }}",
@@ -81,7 +85,7 @@ pub(crate) unsafe fn settle(x: f32) {
 
 /// Ends the kernel with an error the driver reports ("Miscellaneous Instructions: trap").
 #[inline(always)]
-pub(crate) fn trap() -> ! {
+pub fn trap() -> ! {
     // SAFETY: does not return; the whole launch fails.
     unsafe { nvptx::trap() }
 }
@@ -91,7 +95,7 @@ pub(crate) fn trap() -> ! {
 /// # Safety
 /// All threads of the block come here.
 #[inline(always)]
-pub(crate) unsafe fn barrier() {
+pub unsafe fn barrier() {
     // The intrinsic and not assembly: LLVM knows that it must not be duplicated.
     // SAFETY: the caller's.
     unsafe { nvptx::_syncthreads() }
@@ -102,7 +106,7 @@ pub(crate) unsafe fn barrier() {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn warp_barrier() {
+pub unsafe fn warp_barrier() {
     // SAFETY: the caller's.
     unsafe { asm!("bar.warp.sync 0xffffffff;", options(nostack)) }
 }
@@ -113,7 +117,7 @@ pub(crate) unsafe fn warp_barrier() {
 /// `to` is 16 bytes of shared memory, `from` 16 bytes of global memory unless `bytes` is 0, both aligned to 16. Nobody
 /// touches `to` before a wait and a barrier.
 #[inline(always)]
-pub(crate) unsafe fn copy_async_16(to: u32, from: *const u8, bytes: u32) {
+pub unsafe fn copy_async_16(to: u32, from: *const u8, bytes: u32) {
     // SAFETY: the caller's.
     unsafe {
         asm!("cp.async.cg.shared.global [{}], [{}], 16, {};",
@@ -123,7 +127,7 @@ pub(crate) unsafe fn copy_async_16(to: u32, from: *const u8, bytes: u32) {
 
 /// Closes a group of this thread's copies ("cp.async.commit_group").
 #[inline(always)]
-pub(crate) fn copy_commit() {
+pub fn copy_commit() {
     // SAFETY: changes nothing but the numbering of copies.
     unsafe { asm!("cp.async.commit_group;", options(nostack)) }
 }
@@ -132,7 +136,7 @@ pub(crate) fn copy_commit() {
 ///
 /// `pending` is a constant after inlining; at most [`crate::config::MAX_STAGES`].
 #[inline(always)]
-pub(crate) fn copy_wait(pending: u32) {
+pub fn copy_wait(pending: u32) {
     // SAFETY: waits; the operand must be a literal.
     unsafe {
         match pending {
@@ -149,7 +153,7 @@ pub(crate) fn copy_wait(pending: u32) {
 /// # Safety
 /// `row` is 16 bytes of shared memory, aligned to 16; all lanes come here.
 #[inline(always)]
-pub(crate) unsafe fn ldmatrix(row: u32) -> [u32; 4] {
+pub unsafe fn ldmatrix(row: u32) -> [u32; 4] {
     let (a, b, c, d): (u32, u32, u32, u32);
     // SAFETY: the caller's.
     unsafe {
@@ -164,7 +168,7 @@ pub(crate) unsafe fn ldmatrix(row: u32) -> [u32; 4] {
 /// # Safety
 /// As for [`ldmatrix`].
 #[inline(always)]
-pub(crate) unsafe fn ldmatrix_transposed(row: u32) -> [u32; 4] {
+pub unsafe fn ldmatrix_transposed(row: u32) -> [u32; 4] {
     let (a, b, c, d): (u32, u32, u32, u32);
     // SAFETY: the caller's.
     unsafe {
@@ -180,7 +184,7 @@ pub(crate) unsafe fn ldmatrix_transposed(row: u32) -> [u32; 4] {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn mma(dtype: Dtype, c: &mut [f32; 4], a: &[u32; 4], b: [u32; 2]) {
+pub unsafe fn mma(dtype: Dtype, c: &mut [f32; 4], a: &[u32; 4], b: [u32; 2]) {
     macro_rules! mma {
         ($types:literal) => {
             asm!(
@@ -202,7 +206,7 @@ pub(crate) unsafe fn mma(dtype: Dtype, c: &mut [f32; 4], a: &[u32; 4], b: [u32; 
 
 /// Rounds two numbers to 16 bits, the first in the low half ("cvt", `.rn.bf16x2.f32` and `.rn.f16x2.f32`).
 #[inline(always)]
-pub(crate) fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
+pub fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
     let pair: u32;
     // SAFETY: registers only. The instruction names the high half first.
     unsafe {
@@ -222,7 +226,7 @@ pub(crate) fn pack(dtype: Dtype, low: f32, high: f32) -> u32 {
 
 /// Widens the two halves of a pair, low half first ("cvt", `.f32.f16`; bf16 is the upper half of an f32).
 #[inline(always)]
-pub(crate) fn unpack(dtype: Dtype, pair: u32) -> [f32; 2] {
+pub fn unpack(dtype: Dtype, pair: u32) -> [f32; 2] {
     match dtype {
         Dtype::Bf16 => [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)],
         Dtype::F16 => [half_to_f32(pair as u16), half_to_f32((pair >> 16) as u16)],
@@ -231,7 +235,7 @@ pub(crate) fn unpack(dtype: Dtype, pair: u32) -> [f32; 2] {
 
 /// Widens one element of 16 bits.
 #[inline(always)]
-pub(crate) fn widen(dtype: Dtype, bits: u16) -> f32 {
+pub fn widen(dtype: Dtype, bits: u16) -> f32 {
     match dtype {
         Dtype::Bf16 => f32::from_bits(u32::from(bits) << 16),
         Dtype::F16 => half_to_f32(bits),
@@ -251,7 +255,7 @@ fn half_to_f32(bits: u16) -> f32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn shuffle_xor<const MASK: u32>(x: u32) -> u32 {
+pub unsafe fn shuffle_xor<const MASK: u32>(x: u32) -> u32 {
     let other: u32;
     // SAFETY: the caller's. Clamp 0x1f: segments are whole warps.
     unsafe {
@@ -266,7 +270,7 @@ pub(crate) unsafe fn shuffle_xor<const MASK: u32>(x: u32) -> u32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn uniform(x: u32) -> u32 {
+pub unsafe fn uniform(x: u32) -> u32 {
     let first: u32;
     // SAFETY: the caller's. Clamp 0x1f: segments are whole warps.
     unsafe {
@@ -281,7 +285,7 @@ pub(crate) unsafe fn uniform(x: u32) -> u32 {
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
-pub(crate) unsafe fn ballot(condition: bool) -> u32 {
+pub unsafe fn ballot(condition: bool) -> u32 {
     let lanes: u32;
     // SAFETY: the caller's.
     unsafe {
@@ -296,7 +300,7 @@ pub(crate) unsafe fn ballot(condition: bool) -> u32 {
 /// # Safety
 /// `address` is 4 bytes of shared memory, aligned to 4, written before the last barrier or by this thread.
 #[inline(always)]
-pub(crate) unsafe fn load_shared(address: u32) -> f32 {
+pub unsafe fn load_shared(address: u32) -> f32 {
     let x: f32;
     // SAFETY: the caller's.
     unsafe {
@@ -310,7 +314,7 @@ pub(crate) unsafe fn load_shared(address: u32) -> f32 {
 /// # Safety
 /// As for [`load_shared`].
 #[inline(always)]
-pub(crate) unsafe fn load_shared_word(address: u32) -> u32 {
+pub unsafe fn load_shared_word(address: u32) -> u32 {
     let x: u32;
     // SAFETY: the caller's.
     unsafe {
@@ -324,7 +328,7 @@ pub(crate) unsafe fn load_shared_word(address: u32) -> u32 {
 /// # Safety
 /// As for [`load_shared`], of 16 bytes aligned to 16.
 #[inline(always)]
-pub(crate) unsafe fn load_shared_words(address: u32) -> [u32; 4] {
+pub unsafe fn load_shared_words(address: u32) -> [u32; 4] {
     let (a, b, c, d): (u32, u32, u32, u32);
     // SAFETY: the caller's.
     unsafe {
@@ -339,7 +343,7 @@ pub(crate) unsafe fn load_shared_words(address: u32) -> [u32; 4] {
 /// # Safety
 /// As for [`store_shared`].
 #[inline(always)]
-pub(crate) unsafe fn store_shared_word(address: u32, x: u32) {
+pub unsafe fn store_shared_word(address: u32, x: u32) {
     // SAFETY: the caller's.
     unsafe { asm!("st.shared.u32 [{}], {};", in(reg32) address, in(reg32) x, options(nostack)) }
 }
@@ -349,7 +353,7 @@ pub(crate) unsafe fn store_shared_word(address: u32, x: u32) {
 /// # Safety
 /// As for [`store_shared`], of 16 bytes aligned to 16.
 #[inline(always)]
-pub(crate) unsafe fn store_shared_words(address: u32, x: [u32; 4]) {
+pub unsafe fn store_shared_words(address: u32, x: [u32; 4]) {
     // SAFETY: the caller's.
     unsafe {
         asm!("st.shared.v4.u32 [{}], {{{}, {}, {}, {}}};",
@@ -362,7 +366,7 @@ pub(crate) unsafe fn store_shared_words(address: u32, x: [u32; 4]) {
 /// # Safety
 /// As for [`load_shared`], of 16 bytes aligned to 16.
 #[inline(always)]
-pub(crate) unsafe fn load_shared_4(address: u32) -> [f32; 4] {
+pub unsafe fn load_shared_4(address: u32) -> [f32; 4] {
     let (a, b, c, d): (f32, f32, f32, f32);
     // SAFETY: the caller's.
     unsafe {
@@ -377,13 +381,13 @@ pub(crate) unsafe fn load_shared_4(address: u32) -> [f32; 4] {
 /// # Safety
 /// `address` is 4 bytes of shared memory, aligned to 4, that no other thread touches before the next barrier.
 #[inline(always)]
-pub(crate) unsafe fn store_shared(address: u32, x: f32) {
+pub unsafe fn store_shared(address: u32, x: f32) {
     // SAFETY: the caller's.
     unsafe { asm!("st.shared.f32 [{}], {};", in(reg32) address, in(reg32) x, options(nostack)) }
 }
 
 /// The arithmetic of the special function unit.
-pub(crate) struct Device;
+pub struct Device;
 
 impl Math for Device {
     /// 2^x, 2 ulp, subnormal results are 0 ("ex2", `.approx.ftz.f32`).

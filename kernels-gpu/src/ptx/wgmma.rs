@@ -122,11 +122,11 @@ macro_rules! wait_for {
 
 /// Accumulators of a 64-row tile: fragment `n` is columns `8n..8n + 8`, register `2r + i` of it is row
 /// `16 warp + lane / 4 + 8r`, column `lane % 4 * 2 + i` ("Register Fragments": accumulator D of `m64nNk16`).
-pub(crate) type Fragments = [[f32; 4]; 16];
+pub type Fragments = [[f32; 4]; 16];
 /// A operand in registers: four for each k-step, as those of `mma.m16n8k16` for the 16 rows of a warp.
-pub(crate) type Operands = [[u32; 4]; 8];
+pub type Operands = [[u32; 4]; 8];
 /// Descriptors of a tile in shared memory, one for each k-step.
-pub(crate) type Descriptors = [u64; 8];
+pub type Descriptors = [u64; 8];
 
 /// Starts `c = a b` for a in shared memory, 64 x 16 `steps`, and b in shared memory, 16 `steps` x `n`, both K-major
 /// ("wgmma.mma_async").
@@ -136,7 +136,7 @@ pub(crate) type Descriptors = [u64; 8];
 /// # Safety
 /// The tiles are there, for the async proxy, and stay until a wait; so do the registers.
 #[inline(always)]
-pub(crate) unsafe fn multiply_shared(
+pub unsafe fn multiply_shared(
     dtype: Dtype,
     n: u32,
     steps: u32,
@@ -172,7 +172,7 @@ pub(crate) unsafe fn multiply_shared(
 /// # Safety
 /// The tile is there, for the async proxy, and stays until a wait; so do the registers.
 #[inline(always)]
-pub(crate) unsafe fn multiply_registers(
+pub unsafe fn multiply_registers(
     dtype: Dtype,
     n: u32,
     steps: u32,
@@ -206,7 +206,7 @@ pub(crate) unsafe fn multiply_registers(
 /// # Safety
 /// `c` is of a product that is older.
 #[inline(always)]
-pub(crate) unsafe fn wait_accumulators<const PENDING: u32>(n: u32, c: &mut Fragments) {
+pub unsafe fn wait_accumulators<const PENDING: u32>(n: u32, c: &mut Fragments) {
     let c = c.as_flattened_mut();
     // SAFETY: the caller's.
     unsafe {
@@ -223,14 +223,14 @@ pub(crate) unsafe fn wait_accumulators<const PENDING: u32>(n: u32, c: &mut Fragm
 /// # Safety
 /// All threads of the warpgroup come here.
 #[inline(always)]
-pub(crate) unsafe fn commit_nothing() {
+pub unsafe fn commit_nothing() {
     // SAFETY: the caller's.
     unsafe { asm!("wgmma.commit_group.sync.aligned;", options(nostack)) }
 }
 
 /// Keeps `a`, of `steps` k-steps, in its registers up to here: for after the wait for a product that reads it.
 #[inline(always)]
-pub(crate) fn keep_operands(steps: u32, a: &mut Operands) {
+pub fn keep_operands(steps: u32, a: &mut Operands) {
     for k in 0..steps as usize {
         let [p, q, r, s] = &mut a[k];
         // SAFETY: a comment. Operands must be named.

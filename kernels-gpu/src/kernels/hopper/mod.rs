@@ -45,10 +45,10 @@ use crate::{
 
 /// Tensor maps in global memory, as `Instance::tensor_maps` describes them.
 #[derive(Clone, Copy)]
-pub(crate) struct Maps {
-    pub(crate) q: *const u8,
-    pub(crate) k: *const u8,
-    pub(crate) v: *const u8,
+pub struct Maps {
+    pub q: *const u8,
+    pub k: *const u8,
+    pub v: *const u8,
 }
 
 impl Maps {
@@ -67,19 +67,19 @@ impl Maps {
 
 /// Where results go: pointers at the first token of the head.
 #[derive(Clone, Copy)]
-pub(crate) struct Results {
-    pub(crate) out: *mut u16,
-    pub(crate) lse: *mut f32,
+pub struct Results {
+    pub out: *mut u16,
+    pub lse: *mut f32,
 }
 
 /// What all threads of a block know.
 #[derive(Clone, Copy)]
-pub(crate) struct Job {
-    pub(crate) maps: Maps,
-    pub(crate) results: Results,
+pub struct Job {
+    pub maps: Maps,
+    pub results: Results,
     /// Batch entry and head, the outermost coordinate of the tensor maps.
-    pub(crate) bh: u32,
-    pub(crate) softmax_scale: f32,
+    pub bh: u32,
+    pub softmax_scale: f32,
 }
 
 /// Computes the attention of the query tiles of a block of threads; all its threads call it.
@@ -92,7 +92,7 @@ pub(crate) struct Job {
 /// aligned to 16 bytes; `C::CONSTANTS` passed `Instance::check`, and the launch has its threads and shared memory.
 /// `walk` may be called by all lanes of any warp.
 #[inline(always)]
-pub(crate) unsafe fn forward<C: Config, W: SharedWalk>(
+pub unsafe fn forward<C: Config, W: SharedWalk>(
     job: Job,
     queries: impl Fn(u32) -> QueryTile,
     walk: impl FnOnce() -> W,

@@ -289,7 +289,9 @@ fn what_kernels_share_is_compiled_apart_and_its_faults_are_told() {
         let error = krate.compiler().build_unit(&copy(1), "sm_80").unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, BuildError::Library { .. }), "{message}");
-        for part in ["the device crate does not compile for sm_80", "WORD_BYTES / 0", "kernels-gpu/src/lib.rs"] {
+        for part in
+            ["the device crate does not compile for sm_80", "WORD_BYTES / 0", "kernels-gpu/src/lib.rs"]
+        {
             assert!(message.contains(part), "{part} is missing in\n{message}");
         }
     }

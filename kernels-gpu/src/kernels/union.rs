@@ -22,6 +22,9 @@ pub struct WantedTile {
 
 /// A source of key tiles of at most `step` keys, the same in all lanes of the warp that walks.
 pub trait SharedWalk {
+    /// Whether a query tile that wanted one tile may not want a later one.
+    const SKIPS: bool;
+
     /// Returns the next tile; after the last, tiles of 0 keys.
     ///
     /// # Safety
@@ -43,6 +46,8 @@ impl AllKeys {
 }
 
 impl SharedWalk for AllKeys {
+    const SKIPS: bool = false;
+
     #[inline(always)]
     unsafe fn next(&mut self, step: u32) -> WantedTile {
         WantedTile { tile: self.run.take(step), wanted: self.wanted }
@@ -156,6 +161,9 @@ impl<C: Config> Union<C> {
 }
 
 impl<C: Config> SharedWalk for Union<C> {
+    // Nobody lists what nobody wants.
+    const SKIPS: bool = C::CONSTANTS.consumers() > 1;
+
     #[inline(always)]
     unsafe fn next(&mut self, step: u32) -> WantedTile {
         let (tile, wanted) = (self.current.take(step), self.wanted);

@@ -11,6 +11,7 @@ use crate::{
         attention::QueryTile,
         lanes::quad_sum,
         rows::{self, Fragments, Scale},
+        union::SharedWalk,
     },
     layout::{CHUNK_BYTES, CHUNK_ELEMENTS, accumulator_element},
     panels::STEP,
@@ -33,12 +34,12 @@ pub(super) struct Consumer<C> {
 }
 
 impl<C: Config> Consumer<C> {
-    /// Computes the attention of `queries`.
+    /// Computes the attention of `queries` to what the walk `W` names.
     ///
     /// # Safety
     /// All threads of the warpgroup come here, with barriers made; see `forward`.
     #[inline(always)]
-    pub(super) unsafe fn run(self, queries: QueryTile, mut feeder: impl Feeder) {
+    pub(super) unsafe fn run<W: SharedWalk>(self, queries: QueryTile, mut feeder: impl Feeder) {
         let c = const { C::CONSTANTS };
         let ring = self.ring;
         // SAFETY: the caller's. All branches are the same in the whole warpgroup: they depend on the query tile, which
@@ -93,7 +94,7 @@ impl<C: Config> Consumer<C> {
                         self.start_output(held, &mut out, &weights);
                         wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
                         // Behind the last tile nobody waits for room.
-                        if note.keys() != 0 {
+                        if W::SKIPS && note.keys() != 0 {
                             ring.leave_values(held);
                         }
                         holds = 0;

@@ -111,7 +111,7 @@ pub unsafe fn forward<C: Config, W: SharedWalk>(
 
         if !c.has_producer() {
             let consumer = Consumer::<C> { ring, index: 0, warp, job, scale };
-            consumer.run(queries(0), Inline::new(warp == 0, Producer::new(ring, job, walk())));
+            consumer.run::<W>(queries(0), Inline::new(warp == 0, Producer::new(ring, job, walk())));
         } else if warp < GROUP_WARPS {
             give_registers::<C>();
             if warp == 0 {
@@ -121,7 +121,7 @@ pub unsafe fn forward<C: Config, W: SharedWalk>(
             take_registers::<C>();
             let index = warp / GROUP_WARPS - 1;
             let consumer = Consumer::<C> { ring, index, warp: warp % GROUP_WARPS, job, scale };
-            consumer.run(queries(index), Separate);
+            consumer.run::<W>(queries(index), Separate);
         }
     }
 }

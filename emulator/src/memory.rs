@@ -14,6 +14,9 @@ const ALIGN: u64 = 256;
 /// Least distance between two allocations; an index off by less than this is caught.
 const GUARD: u64 = 1 << 16;
 
+/// Bytes that one word of the shadow speaks of.
+const SHADOWED: usize = 32;
+
 /// An address in global memory, as a kernel sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DevicePtr(u64);
@@ -53,7 +56,7 @@ struct Allocation {
     base: u64,
     bytes: u64,
     words: Vec<AtomicU32>,
-    /// One bit for each byte.
+    /// One bit for each byte, [`SHADOWED`] a word.
     written: Vec<AtomicU32>,
 }
 
@@ -73,6 +76,7 @@ impl Allocation {
         }
     }
 
+    /// Says whether bytes from a word on were written, none beyond the word's shadow.
     fn is_written(&self, word: usize, mask: u32) -> bool {
         let bits = mask << (word % 8 * 4);
         self.written[word / 8].load(Relaxed) & bits == bits
@@ -163,9 +167,14 @@ impl Memory {
     pub fn forget(&mut self, at: DevicePtr, bytes: u64) -> Result<(), MemoryError> {
         let found = self.host(at, bytes)?;
         let allocation = &self.allocations[found.allocation];
-        for at in found.offset..found.offset + bytes as usize {
-            let word = at / 4;
-            allocation.written[word / 8].fetch_and(!(1 << (at % 4) << (word % 8 * 4)), Relaxed);
+        // A shadow word has a bit for each of 32 bytes; only the first and the last are shared with what lies around.
+        let end = found.offset + bytes as usize;
+        let mut at = found.offset;
+        while at < end {
+            let next = end.min((at / SHADOWED + 1) * SHADOWED);
+            let bits = u32::MAX >> (SHADOWED - (next - at)) << (at % SHADOWED);
+            allocation.written[at / SHADOWED].fetch_and(!bits, Relaxed);
+            at = next;
         }
         Ok(())
     }
@@ -250,6 +259,14 @@ impl Memory {
     #[inline]
     pub(crate) fn load_words(&self, found: Found, out: &mut [u8]) -> bool {
         let allocation = &self.allocations[found.allocation];
+        // An aligned access lies in one shadow word.
+        if let (Ok(out), true) = (<&mut [u8; 16]>::try_from(&mut *out), found.offset.is_multiple_of(16)) {
+            let word = found.offset / 4;
+            for (part, cell) in out.chunks_exact_mut(4).zip(&allocation.words[word..word + 4]) {
+                part.copy_from_slice(&cell.load(Relaxed).to_le_bytes());
+            }
+            return allocation.is_written(word, 0xffff);
+        }
         let mut written = true;
         for (at, part) in out.chunks_exact_mut(4).enumerate() {
             let word = found.offset / 4 + at;

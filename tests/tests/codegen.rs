@@ -70,6 +70,12 @@ fn every_instance_builds_and_keeps_its_promises() {
             assert!(variant.ptx.contains(&format!(".entry {}(", instance.entry())), "{name}: no entry");
             assert!(variant.ptx.contains(&format!(".target {}", variant.arch)), "{name}: another target");
             assert!(!listing::uses_local_memory(&variant.ptx), "{name}: local memory");
+            // Lines of the sources, by paths that are the same on every machine.
+            assert!(variant.ptx.contains("\t.loc\t"), "{name}: no source lines");
+            let files = variant.ptx.lines().filter(|line| line.trim_start().starts_with(".file"));
+            let paths: Vec<_> = files.filter_map(|line| line.split('"').nth(1)).collect();
+            assert!(paths.contains(&"kernels-gpu/src/entry.rs"), "{name}: {paths:?}");
+            assert!(!paths.iter().any(|path| path.starts_with('/')), "{name}: {paths:?}");
             assert_eq!(variant.warnings, "", "{name}: the compiler warns");
             let resources = variant.resources.as_ref().unwrap();
             assert_eq!(resources.faults(), [""; 0], "{name}");

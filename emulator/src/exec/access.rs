@@ -331,7 +331,7 @@ impl Machine<'_> {
                 return stop(FaultKind::Misaligned { space, address, bytes: u32::from(bytes) }, Some(lane));
             }
             if size > 0 {
-                at_lane(self.source(sources[lane], size, &mut last).map(|_| ()), lane)?;
+                at_lane(self.source(sources[lane], size, &mut last, &mut [0; 16]), lane)?;
             }
             if let Some(race) = &mut self.cluster.race {
                 let region = Region::of(self.rank);
@@ -358,15 +358,21 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// The bytes a copy reads, up to 16; the address is aligned for the whole copy.
-    fn source(&self, address: u64, size: u32, last: &mut Option<Found>) -> Result<[u8; 16], FaultKind> {
-        let mut data = [0; 16];
+    /// Reads the bytes of a copy, up to 16; the address is aligned for the whole copy.
+    #[inline(always)]
+    fn source(
+        &self,
+        address: u64,
+        size: u32,
+        last: &mut Option<Found>,
+        data: &mut [u8; 16],
+    ) -> Result<(), FaultKind> {
         let unwritten =
             || FaultKind::UninitialisedMemory { space: MemorySpace::Global, address, bytes: size };
         if matches!(size, 4 | 8 | 16) {
             let found = self.memory.find(address, size, last)?;
             if self.memory.load_words(found, &mut data[..size as usize]) || self.lenient {
-                return Ok(data);
+                return Ok(());
             }
             return Err(unwritten());
         }
@@ -378,7 +384,7 @@ impl Machine<'_> {
                 None => return Err(unwritten()),
             }
         }
-        Ok(data)
+        Ok(())
     }
 
     /// Lets the copies of these lanes land whose group `ready` accepts: the latest moment PTX allows.
@@ -395,8 +401,9 @@ impl Machine<'_> {
                 warp.copies.push(copy);
                 continue;
             }
-            let data = self.source(copy.from, u32::from(copy.source_bytes), &mut last);
-            let data = at_lane(data, usize::from(copy.lane))?;
+            let mut data = [0; 16];
+            let read = self.source(copy.from, u32::from(copy.source_bytes), &mut last, &mut data);
+            at_lane(read, usize::from(copy.lane))?;
             self.shared.end_copy(copy.to, &data[..usize::from(copy.bytes)]);
         }
         Ok(())
@@ -431,24 +438,40 @@ impl Machine<'_> {
                     let row = Range { region, start: addresses[lane], bytes: 16 };
                     at_lane(race.read(agent, row, warp.pc, Order::default()), lane)?;
                 }
-                *data = at_lane(self.shared.load::<16>(addresses[lane]), lane)?;
+                at_lane(self.shared.load_into(addresses[lane], data), lane)?;
             }
-            let mut value = [0; LANES];
-            for (lane, out) in value.iter_mut().enumerate() {
-                let (major, minor) = (lane / 4, lane % 4);
-                let half = |row: usize, column: usize| {
-                    u32::from(u16::from_le_bytes([rows[row][2 * column], rows[row][2 * column + 1]]))
-                };
-                *out = if transposed {
-                    half(2 * minor, major) | half(2 * minor + 1, major) << 16
-                } else {
-                    half(major, 2 * minor) | half(major, 2 * minor + 1) << 16
-                };
-            }
+            let value = if transposed { columns_of_matrix(&rows) } else { rows_of_matrix(&rows) };
             warp.set_narrow(*slot, u32::MAX, &value);
         }
         Ok(())
     }
+}
+
+/// A matrix of 8x8 halves as lanes hold it: lane `4 g + t` has elements `2 t` and `2 t + 1` of row `g`.
+#[inline(always)]
+fn rows_of_matrix(rows: &[[u8; 16]; 8]) -> [u32; LANES] {
+    let mut value = [0; LANES];
+    for (words, row) in value.chunks_exact_mut(4).zip(rows) {
+        for (word, bytes) in words.iter_mut().zip(row.chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+    }
+    value
+}
+
+/// The same of the transposed matrix: lane `4 g + t` has elements of column `g`, of rows `2 t` and `2 t + 1`.
+#[inline(always)]
+fn columns_of_matrix(rows: &[[u8; 16]; 8]) -> [u32; LANES] {
+    let mut value = [0; LANES];
+    for (t, pair) in rows.chunks_exact(2).enumerate() {
+        let half =
+            |row: usize, g: usize| u32::from(u16::from_le_bytes([pair[row][2 * g], pair[row][2 * g + 1]]));
+        let words: [u32; 8] = std::array::from_fn(|g| half(0, g) | half(1, g) << 16);
+        for (g, word) in words.into_iter().enumerate() {
+            value[4 * g + t] = word;
+        }
+    }
+    value
 }
 
 /// Writes lanes, zero-extended, to a register of either file.

@@ -5,6 +5,7 @@
 //! last place of the largest term.
 
 use super::lanes::LANES;
+use super::product::{a_of_registers, multiply_block};
 use super::tensor_core::{Model, Octet, Term, accumulate};
 use crate::launch::Numerics;
 use crate::program::Mma;
@@ -33,35 +34,26 @@ pub(crate) struct Fragments<'a> {
 
 #[inline(always)]
 fn multiply<const BF16: bool>(f: &Fragments<'_>) -> [[u32; LANES]; 4] {
-    // Lane 4 g + t holds columns 2 t, 2 t + 1 of rows g and g + 8 of A, rows 2 t, 2 t + 1 of column g of B.
-    let mut a = [[0.0_f32; 16]; 16];
+    let a = a_of_registers(BF16, f.a);
+    // Lane 4 g + t holds rows 2 t, 2 t + 1 of column g of B.
     let mut b = [[0.0_f32; 8]; 16];
-    for (i, register) in f.a.iter().enumerate() {
-        let (row, column) = ((i & 1) * 8, (i >> 1) * 8);
-        for lane in 0..LANES {
-            let (g, t) = (lane / 4, lane % 4 * 2);
-            a[row + g][column + t] = widen::<BF16>(register[lane] & 0xffff);
-            a[row + g][column + t + 1] = widen::<BF16>(register[lane] >> 16);
-        }
-    }
     for (i, register) in f.b.iter().enumerate() {
-        for lane in 0..LANES {
-            let (g, t) = (lane / 4, lane % 4 * 2);
-            b[i * 8 + t][g] = widen::<BF16>(register[lane] & 0xffff);
-            b[i * 8 + t + 1][g] = widen::<BF16>(register[lane] >> 16);
-        }
-    }
-    let mut out = [[0; LANES]; 4];
-    for (row, factors) in a.iter().enumerate() {
-        let mut sums = [0.0_f32; 8];
-        for (factor, others) in factors.iter().zip(&b) {
-            for column in 0..8 {
-                sums[column] = factor.mul_add(others[column], sums[column]);
+        for t in 0..4 {
+            for g in 0..8 {
+                b[i * 8 + 2 * t][g] = widen::<BF16>(register[4 * g + t] & 0xffff);
+                b[i * 8 + 2 * t + 1][g] = widen::<BF16>(register[4 * g + t] >> 16);
             }
         }
-        for (column, sum) in sums.iter().enumerate() {
-            let (register, lane) = ((row / 8) * 2 + column % 2, (row % 8) * 4 + column / 2);
-            out[register][lane] = (f32::from_bits(f.c[register][lane]) + sum).to_bits();
+    }
+    let mut sums = [[0.0; 8]; 16];
+    multiply_block(&a, &b, &mut sums, false);
+    let mut out = [[0; LANES]; 4];
+    for (i, (out, c)) in out.iter_mut().zip(f.c).enumerate() {
+        for g in 0..8 {
+            for t in 0..4 {
+                let (lane, sum) = (4 * g + t, sums[i / 2 * 8 + g][2 * t + i % 2]);
+                out[lane] = (f32::from_bits(c[lane]) + sum).to_bits();
+            }
         }
     }
     out

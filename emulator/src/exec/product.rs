@@ -11,7 +11,7 @@ use super::tensor_core::{Model, Octet, Term, accumulate};
 use crate::program::Rounding;
 
 /// Rows of A, each with its 16 elements along k.
-type PanelA = [[f32; 16]; 16];
+pub(super) type PanelA = [[f32; 16]; 16];
 /// For each eight columns of the result, its sixteen rows.
 pub(crate) type TileD = Vec<[[f32; 8]; 16]>;
 
@@ -25,16 +25,17 @@ fn halves(bf16: bool, chunk: &[u8; 16]) -> [f32; 8] {
     std::array::from_fn(|i| widen(bf16, u16::from_le_bytes([chunk[2 * i], chunk[2 * i + 1]])))
 }
 
-/// A from registers: as A of `mma` m16n8k16.
+/// A from registers, for `mma` m16n8k16, too: lane `4 g + t` holds columns `2 t`, `2 t + 1` of rows `g` and `g + 8`.
 #[inline(always)]
-fn a_of_registers(bf16: bool, registers: [&[u32; LANES]; 4]) -> PanelA {
+pub(super) fn a_of_registers(bf16: bool, registers: [&[u32; LANES]; 4]) -> PanelA {
     let mut a = [[0.0; 16]; 16];
     for (i, register) in registers.iter().enumerate() {
         let (row, column) = ((i & 1) * 8, (i >> 1) * 8);
-        for (lane, value) in register.iter().enumerate() {
-            let (g, t) = (lane / 4, lane % 4 * 2);
-            a[row + g][column + t] = widen(bf16, *value as u16);
-            a[row + g][column + t + 1] = widen(bf16, (*value >> 16) as u16);
+        for (g, lanes) in register.chunks_exact(4).enumerate() {
+            let eight = &mut a[row + g][column..column + 8];
+            for (at, value) in eight.iter_mut().enumerate() {
+                *value = widen(bf16, (lanes[at / 2] >> (at % 2 * 16)) as u16);
+            }
         }
     }
     a
@@ -163,8 +164,9 @@ fn multiply_block_as<const BF16: bool>(
     }
 }
 
+/// Puts A times B there, or adds it; the order of the sums is that of k, from zero.
 #[inline(always)]
-fn multiply_block(a: &PanelA, block: &[[f32; 8]; 16], out: &mut [[f32; 8]; 16], accumulate: bool) {
+pub(super) fn multiply_block(a: &PanelA, block: &[[f32; 8]; 16], out: &mut [[f32; 8]; 16], accumulate: bool) {
     for half in 0..2 {
         let mut sums = [[0.0_f32; 8]; 8];
         for (k, factors) in block.iter().enumerate() {

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 pub const KERNEL_CACHE: &str = "NABLA_KERNEL_CACHE";
 
 /// Stands for the way variants are made; a change of it makes every cached one stale.
-const PIPELINE: &str = "nabla codegen 2";
+const PIPELINE: &str = "nabla codegen 3";
 
 /// A cache folder.
 #[derive(Debug, Clone)]

@@ -113,7 +113,15 @@ fn run(toolchain: &Toolchain, arch: &str, scratch: &Path, offline: bool) -> io::
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_WRAPPER", "")
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", format!("-Ctarget-cpu={arch}"))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            // PTX names source lines, and is the same wherever the toolchain lies.
+            format!(
+                "-Ctarget-cpu={arch}\x1f--remap-path-prefix={}=library\x1f--remap-path-prefix={}=library",
+                toolchain.library.display(),
+                fs::canonicalize(&toolchain.library).unwrap_or_else(|_| toolchain.library.clone()).display(),
+            ),
+        )
         .output()
 }
 

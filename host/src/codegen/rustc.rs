@@ -5,7 +5,7 @@ use std::{env, path::Path, process::Command};
 use super::{TARGET, core_library::CoreLibrary, toolchain::Toolchain};
 
 /// Options of every compilation for the device.
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 11] = [
     "--edition=2024",
     "-Copt-level=3",
     "-Cpanic=abort",
@@ -14,6 +14,8 @@ const COMMON: [&str; 10] = [
     // Arrays of registers are indexed by loop counters: what is not unrolled ends up in local memory.
     "-Cllvm-args=--unroll-threshold=100000",
     "-Zunstable-options",
+    // Reports of the emulator and profilers name source lines; code and the time to make it stay the same.
+    "-Cdebuginfo=line-directives-only",
     "--cfg=nabla_device",
     "--color=never",
     "--error-format=human",

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::problem::Problem;
+use crate::collection::is_contended;
+use crate::problem::{self, Problem};
 use crate::record::{Record, Status};
 
 /// Which time settings were compared by.
@@ -103,12 +104,10 @@ impl BestSetting<'_> {
 /// attention; where any candidate of a group lacks that time, the whole group is compared by attention alone, and
 /// [`BestSetting::basis`] says so. Equal medians go to the lower sparsity error.
 pub fn best_settings(records: &[Record]) -> Vec<BestSetting<'_>> {
-    let mut groups: BTreeMap<(Problem, &str), Vec<&Record>> = BTreeMap::new();
-    for record in timed_sparse(records) {
-        groups.entry((Problem::of(record), &record.policy)).or_default().push(record);
-    }
-    let mut best: Vec<_> =
-        groups.into_iter().filter_map(|((problem, _), candidates)| pick(problem, &candidates)).collect();
+    let mut best: Vec<_> = by_policy(timed_sparse(records))
+        .into_iter()
+        .filter_map(|((problem, _), candidates)| pick(problem, &candidates))
+        .collect();
     best.sort_by(|a, b| {
         let threshold = |setting: &BestSetting<'_>| setting.record.threshold.unwrap_or(f64::INFINITY);
         (a.problem.seqlen.cmp(&b.problem.seqlen))
@@ -118,11 +117,29 @@ pub fn best_settings(records: &[Record]) -> Vec<BestSetting<'_>> {
     best
 }
 
-/// Returns the records that were verified and timed on a sparse mask.
+/// Returns the records of each problem and policy.
+pub(crate) fn by_policy<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+) -> BTreeMap<(Problem, &'a str), Vec<&'a Record>> {
+    let mut groups = BTreeMap::new();
+    for (problem, records) in problem::grouped(records) {
+        let mut policies: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
+        for record in records {
+            policies.entry(&record.policy).or_default().push(record);
+        }
+        groups.extend(policies.into_iter().map(|(policy, records)| ((problem.clone(), policy), records)));
+    }
+    groups
+}
+
+/// Returns the records that were verified and timed on a sparse mask, nothing else using the device.
 pub(crate) fn timed_sparse(records: &[Record]) -> impl Iterator<Item = &Record> {
-    records
-        .iter()
-        .filter(|r| r.status == Status::Ok && r.policy != "dense" && TimeInterval::attention(r).is_some())
+    records.iter().filter(|r| {
+        r.status == Status::Ok
+            && r.policy != "dense"
+            && !is_contended(r)
+            && TimeInterval::attention(r).is_some()
+    })
 }
 
 /// Returns the time all of the records can be compared by.

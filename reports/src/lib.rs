@@ -4,6 +4,8 @@
 //! depends on no other crate of the workspace: whoever has a `records.jsonl` can report on it anywhere.
 
 mod best;
+mod collection;
+mod embed;
 mod figures;
 mod format;
 mod masks;
@@ -15,15 +17,19 @@ mod scene;
 #[cfg(test)]
 #[path = "../tests/all/synthetic.rs"]
 mod synthetic;
+#[cfg(test)]
+#[path = "../tests/all/synthetic_tuning.rs"]
+mod synthetic_tuning;
 mod table;
+mod write;
 
 // The synthetic records are shared with the integration tests, which know this crate by its name.
 #[cfg(test)]
 extern crate self as nabla_reports;
 
 pub use best::{BestSetting, TimeBasis, TimeInterval, best_settings};
+pub use collection::{Collection, DeviceRecords, Source};
 pub use masks::{MaskPicture, MaskPictureError, write_block_masks};
-pub use page::{FigureFiles, ReportError, ReportFiles, write_report};
 pub use problem::Problem;
 pub use read::{RECORDS_FILE, ReadError, Run, read_run};
 pub use record::{
@@ -32,3 +38,4 @@ pub use record::{
 };
 pub use scene::render::DrawError;
 pub use table::write_csv;
+pub use write::{FigureFiles, ReportError, ReportFiles, write_report};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use comparison::{Comparison, Verdict};
 pub use header::{Identity, Machine, Protocol, RunHeader};
+pub(crate) use tuning::value_text;
 pub use tuning::{Stage, Tuning};
 
 /// Version of the line format; readers refuse others.

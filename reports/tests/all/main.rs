@@ -4,5 +4,6 @@
 mod read;
 mod report;
 mod synthetic;
+mod synthetic_tuning;
 mod tables;
 mod tuning;

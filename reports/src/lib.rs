@@ -5,15 +5,18 @@
 
 mod best;
 mod collection;
+mod compare;
 mod embed;
 mod figures;
 mod format;
+mod mask_file;
 mod masks;
 mod page;
 mod problem;
 mod read;
 pub mod record;
 mod scene;
+mod summary;
 #[cfg(test)]
 #[path = "../tests/all/synthetic.rs"]
 mod synthetic;
@@ -29,6 +32,8 @@ extern crate self as nabla_reports;
 
 pub use best::{BestSetting, TimeBasis, TimeInterval, best_settings};
 pub use collection::{Collection, DeviceRecords, Source};
+pub use compare::{Change, RunComparison, compare_runs};
+pub use mask_file::{MaskFileError, read_masks};
 pub use masks::{MaskPicture, MaskPictureError, write_block_masks};
 pub use problem::Problem;
 pub use read::{RECORDS_FILE, ReadError, Run, read_run};
@@ -37,5 +42,6 @@ pub use record::{
     Verdict,
 };
 pub use scene::render::DrawError;
+pub use summary::{markdown, one_line};
 pub use table::write_csv;
 pub use write::{FigureFiles, ReportError, ReportFiles, write_report};

@@ -181,7 +181,8 @@ function labelled(text, control) {
   try {
     const records = await loadRecords(document.getElementById("data"));
     root.querySelector("#explorer").hidden = false;
-    new Explorer(root, records);
+    // Of use in the console of a browser, and to tests.
+    root.explorer = new Explorer(root, records);
     trouble.hidden = true;
     document.documentElement.dataset.ready = "yes";
   } catch (error) {

@@ -9,7 +9,7 @@ use crate::format::{count, plural, round};
 use crate::record::{Record, Stage, Status, Tuning};
 use crate::scene::axis::Axis;
 use crate::scene::legend::{self, Swatch};
-use crate::scene::palette::{MUTED, PAPER, mix, series};
+use crate::scene::palette::{MUTED, series};
 use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
 use crate::scene::{FIGURE_WIDTH, MARGIN, Plotted, Scene, Shape, cell};
 
@@ -175,8 +175,7 @@ fn draw(data: &Convergence) -> Option<Scene> {
     for (n, one) in data.strategies.iter().enumerate().filter(|(_, s)| s.searches > 1) {
         let mut band = stairs(&plot, one, |s| s.low);
         band.extend(stairs(&plot, one, |s| s.high).into_iter().rev());
-        // Shapes have no transparency but discs: a pale colour, and bands under every line.
-        scene.shapes.push(Shape::Polygon { points: band, color: mix(PAPER, series(n), 0.16) });
+        scene.shapes.push(Shape::Polygon { points: band, color: series(n), opacity: 0.13 });
     }
     for (n, one) in data.strategies.iter().enumerate() {
         let line = stairs(&plot, one, |s| s.median);

@@ -17,7 +17,6 @@ const MAX_ROWS: usize = 40;
 /// One row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row<'a> {
-    pub(crate) name: String,
     pub(crate) detail: String,
     pub(crate) comparison: &'a Comparison,
 }
@@ -50,7 +49,6 @@ pub(crate) fn data(comparisons: &[Comparison]) -> Result<(Vec<Row<'_>>, usize), 
     .map(|(_, fact)| fact)
     .collect();
     let rows = sound.into_iter().map(|comparison| Row {
-        name: format!("{} / {}", comparison.b, comparison.a),
         detail: shown.iter().map(|fact| fact(comparison)).collect::<Vec<_>>().join(" · "),
         comparison,
     });
@@ -94,16 +92,19 @@ fn marker(verdict: Verdict) -> Marker {
     }
 }
 
-const ROW: f64 = 38.0;
+const ROW: f64 = 54.0;
 const LABELS: f64 = 300.0;
-const VALUES: f64 = 210.0;
+const VALUES: f64 = 200.0;
 
 fn draw(rows: &[Row<'_>]) -> Option<Scene> {
     let comparisons = || rows.iter().map(|r| r.comparison);
     let widest = comparisons().map(|c| c.margin).fold(0.0, f64::max).clamp(0.0, 0.5);
     let values = comparisons().flat_map(|c| [c.ratio_low, c.ratio_high]).chain([1.0 - widest, 1.0 + widest]);
-    let x =
-        Axis::log("time of the first / time of the second (logarithmic)", values.collect::<Vec<_>>(), round)?;
+    let x = Axis::log(
+        "ratio of times (logarithmic; below 1 the first named is faster)",
+        values.collect::<Vec<_>>(),
+        round,
+    )?;
     let mut scene = Scene::new(FIGURE_WIDTH, 0.0, describe(rows));
     let top = scene.heading(
         "Comparisons",
@@ -125,10 +126,15 @@ fn draw(rows: &[Row<'_>]) -> Option<Scene> {
     for (n, row) in rows.iter().enumerate() {
         let c = row.comparison;
         let y = top + 4.0 + (n as f64 + 0.5) * ROW;
-        let name = font::shorten(&row.name, 12.0, true, LABELS - 14.0);
-        scene.text(Text::new(name, (MARGIN, y - 2.0), 12.0).bold());
-        let detail = font::shorten(&row.detail, 11.0, false, LABELS - 14.0);
-        scene.text(Text::new(detail, (MARGIN, y + 13.0), 11.0).color(MUTED));
+        let against = format!("against {}", c.a);
+        for (n, (text, bold, color)) in
+            [(&c.b, true, INK), (&against, false, INK), (&row.detail, false, MUTED)].into_iter().enumerate()
+        {
+            let text = font::shorten(text, 11.0, bold, LABELS - 10.0);
+            let at = (MARGIN, y - 11.0 + 15.0 * n as f64);
+            let text = Text::new(text, at, 11.0).color(color);
+            scene.text(if bold { text.bold() } else { text });
+        }
         let (low, high) = (plot.x_at(c.ratio_low), plot.x_at(c.ratio_high));
         scene.line(vec![(low, y), (high, y)], 1.8, color(c.verdict));
         for x in [low, high] {
@@ -137,9 +143,9 @@ fn draw(rows: &[Row<'_>]) -> Option<Scene> {
         marker(c.verdict).solid(&mut scene, (plot.x_at(c.ratio), y), 5.0, color(c.verdict));
         let value = format!("{:.3} [{:.3}, {:.3}]", c.ratio, c.ratio_low, c.ratio_high);
         let right = FIGURE_WIDTH - MARGIN;
-        scene.text(Text::new(value, (right, y - 2.0), 11.5).anchor(Anchor::End));
+        scene.text(Text::new(value, (right, y), 11.5).anchor(Anchor::End));
         let verdict = format!("{} · {}", c.verdict.name(), plural(c.pairs as usize, "pair", "pairs"));
-        scene.text(Text::new(verdict, (right, y + 13.0), 11.5).anchor(Anchor::End).color(MUTED));
+        scene.text(Text::new(verdict, (right, y + 15.0), 11.5).anchor(Anchor::End).color(MUTED));
     }
     scene.height = top + height + BOTTOM_ROOM;
     scene.plotted = plotted(rows);
@@ -188,7 +194,8 @@ fn describe(rows: &[Row<'_>]) -> String {
     let all: Vec<_> = rows
         .iter()
         .map(|r| {
-            format!("{}, {}: {:.3}, {}", r.name, r.detail, r.comparison.ratio, r.comparison.verdict.name())
+            let c = r.comparison;
+            format!("{} against {}, {}: {:.3}, {}", c.b, c.a, r.detail, c.ratio, c.verdict.name())
         })
         .collect();
     format!("Ratios of times. {}.", all.join("; "))

@@ -17,6 +17,8 @@ mod tiles;
 
 use crate::collection::DeviceRecords;
 use crate::record::Record;
+#[cfg(test)]
+use crate::scene::Plotted;
 use crate::scene::Scene;
 
 /// A figure, or the reason why there is none.

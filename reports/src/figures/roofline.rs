@@ -168,6 +168,8 @@ fn draw(data: &Roofline) -> Option<Scene> {
     let y_values = points().map(|p| p.tflops).chain(data.peaks.iter().map(|p| p.1));
     let y_values: Vec<_> = match (slope_at(lowest), data.peaks.is_empty()) {
         (Some(rate), true) => y_values.chain([rate]).collect(),
+        // Without a roof the points alone would fill the picture with their noise.
+        (None, true) => y_values.flat_map(|rate| [rate / 1.6, rate * 1.6]).collect(),
         _ => y_values.collect(),
     };
     let y = Axis::log("TFLOP/s", y_values, round)?;

@@ -7,7 +7,7 @@ use crate::figures::{Figure, mask_block, nothing_timed, thin_out};
 use crate::format::plural;
 use crate::problem;
 use crate::record::Record;
-use crate::scene::palette::{GRID, INK, sequential, text_on};
+use crate::scene::palette::{GRID, INK, ON_DARK, sequential, text_on};
 use crate::scene::{Anchor, FIGURE_WIDTH, MARGIN, Plotted, Scene, Text, cell, font};
 
 /// One problem and policy.
@@ -176,7 +176,9 @@ fn draw_panel(
         }
     }
     if let Some(((x, y), (w, h))) = framed {
-        scene.frame((x - 0.5, y - 0.5), (w + 1.0, h + 1.0), 2.5, INK);
+        // The best tile is the darkest: a dark frame alone would not be seen.
+        scene.frame((x - 0.5, y - 0.5), (w + 1.0, h + 1.0), 2.0, INK);
+        scene.frame((x + 1.5, y + 1.5), (w - 3.0, h - 3.0), 1.6, ON_DARK);
     }
     let mut free_from = f64::NEG_INFINITY;
     for (c, n) in ns.iter().enumerate() {

@@ -92,7 +92,7 @@ pub(crate) enum Shape {
     /// A line through points; `dash` is the length of a dash and of a gap.
     Line { points: Vec<Point>, width: f64, color: Color, dash: Option<(f64, f64)> },
     /// A filled polygon.
-    Polygon { points: Vec<Point>, color: Color },
+    Polygon { points: Vec<Point>, color: Color, opacity: f64 },
     /// A filled circle.
     Disc { center: Point, radius: f64, color: Color, opacity: f64 },
     /// A filled rectangle.

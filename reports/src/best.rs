@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::collection::is_contended;
 use crate::problem::{self, Problem};
-use crate::record::{Record, Status};
+use crate::record::{Record, Stage, Status};
 
 /// Which time settings were compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,8 @@ impl BestSetting<'_> {
 
 /// Returns the fastest setting per policy and problem, sorted by sequence length, then threshold, then policy.
 ///
-/// Candidates are the ok, timed, non-dense records. They are compared by what a user waits for, mask building plus
+/// Candidates are the ok, timed, non-dense records; where a search went on to a later stage, those of the last stage
+/// alone, as the few samples of its evaluations favour the lucky. They are compared by what a user waits for, mask building plus
 /// attention; where any candidate of a group lacks that time, the whole group is compared by attention alone, and
 /// [`BestSetting::basis`] says so. Equal medians go to the lower sparsity error.
 pub fn best_settings(records: &[Record]) -> Vec<BestSetting<'_>> {
@@ -149,6 +150,10 @@ pub(crate) fn common_basis<'a>(records: impl IntoIterator<Item = &'a Record>) ->
 }
 
 fn pick<'a>(problem: Problem, candidates: &[&'a Record]) -> Option<BestSetting<'a>> {
+    // A sweep's trials are as good as final ones.
+    let stage = |r: &Record| r.tuning.as_ref().map_or(Stage::Final, |t| t.stage);
+    let last = candidates.iter().map(|r| stage(r)).max()?;
+    let candidates: Vec<&Record> = candidates.iter().copied().filter(|r| stage(r) == last).collect();
     let basis = common_basis(candidates.iter().copied());
     let timed: Vec<_> =
         candidates.iter().filter_map(|&r| TimeInterval::by(basis, r).map(|time| (r, time))).collect();

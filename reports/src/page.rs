@@ -104,7 +104,11 @@ pub(crate) fn render(all: &Collection, sections: Vec<DeviceFigures>) -> Result<S
     let (failures, more_failures) = failures(all.records());
     let (mut best, basis) = (Vec::new(), basis(all));
     for device in &all.devices {
-        best.extend(best_rows(&device.records));
+        let mut own = best_rows(&device.records);
+        if all.devices.len() > 1 {
+            own.iter_mut().for_each(|row| row.problem.push_str(&format!(" · {}", device.device)));
+        }
+        best.extend(own);
     }
     let more_best = best.len().saturating_sub(MAX_BEST_ROWS);
     best.truncate(MAX_BEST_ROWS);

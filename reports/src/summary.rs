@@ -23,7 +23,8 @@ pub fn markdown(all: &Collection) -> String {
     }
     let ok = all.records().filter(|r| r.status == Status::Ok).count();
     text.push_str(&format!(
-        "\n{ok} of {} verified and timed.",
+        "\n{} of {} verified and timed.",
+        count(ok as u64),
         plural(all.records().count(), "trial", "trials")
     ));
     let rejected: u64 = all.sources.iter().map(|s| s.rejected_samples).sum();

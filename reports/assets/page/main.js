@@ -16,6 +16,7 @@ class Explorer {
     this.words = root.querySelector("#words");
     this.count = root.querySelector("#count");
     this.detail = root.querySelector("#detail");
+    this.none = root.querySelector("#none-chosen");
     const pick = (row) => this.pick(row);
     this.chart = new Chart(root.querySelector("#chart"), records, pick);
     this.table = new RecordTable(root.querySelector("#records"), records, pick);
@@ -107,6 +108,7 @@ class Explorer {
     this.chart.choose(row);
     this.table.choose(row);
     this.detail.replaceChildren();
+    this.none.hidden = row !== null;
     if (row === null) return;
     for (const column of this.records.columns) {
       const text = textAt(column, row);

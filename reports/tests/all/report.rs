@@ -136,7 +136,7 @@ fn the_page_tells_what_was_measured_where_and_what_failed() {
         "The run was stopped in the middle of writing a trial",
         "<td>BLOCK_M 128 is no divisor of q_block 32</td><td class=\"num\">45</td>",
         "<td>worker ended with signal 9</td><td class=\"num\">5</td>",
-        "ok 340, incorrect 15, ineligible 45, launch_error 5",
+        "340 ok, 15 incorrect, 45 ineligible, 5 launch_error",
         "<td>nabla-0.4</td>",
     ] {
         assert!(page.contains(text), "{text} is missing");

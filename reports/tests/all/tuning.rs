@@ -76,6 +76,23 @@ fn evaluations_of_one_configuration_are_all_kept_and_comparisons_stand_apart() {
 }
 
 #[test]
+fn the_best_of_a_search_is_that_of_its_last_stage() {
+    let timed = |mut record: Record, us: f64| {
+        record.time_us_median = Some(us);
+        record.total_us_median = Some(us + 1.0);
+        record
+    };
+    // The fastest evaluation was lucky: timed again, it is not the fastest.
+    let lucky = timed(trial(1, Stage::Search), 80.0);
+    let again = timed(trial(1, Stage::Runoff), 101.0);
+    let mut winner = timed(trial(2, Stage::Runoff), 100.0);
+    winner.block_n = 64;
+    let records = [lucky, again, winner.clone()];
+    let [best] = &nabla_reports::best_settings(&records)[..] else { panic!("one group") };
+    assert_eq!((best.record, best.candidates), (&winner, 2));
+}
+
+#[test]
 fn what_tuning_writes_keeps_its_names() {
     let lines = [Line::Trial(Box::new(trial(3, Stage::Runoff))), Line::Comparison(Box::new(comparison()))];
     let text: Vec<String> = lines.iter().map(|line| serde_json::to_string(line).unwrap()).collect();

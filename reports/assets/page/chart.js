@@ -68,6 +68,7 @@ class Chart {
     this.records = records;
     this.onPick = onPick;
     this.plot = null;
+    this.points = [];
     this.at = -1;
     this.area = root.querySelector(".area");
     this.ring = root.querySelector(".ring");
@@ -253,7 +254,7 @@ class Chart {
 
   /** Rings the point of a row chosen elsewhere. */
   choose(row) {
-    this.at = this.points ? this.points.indexOf(row) : -1;
+    this.at = this.points.indexOf(row);
     this.show(this.at);
   }
 

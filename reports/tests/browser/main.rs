@@ -16,7 +16,7 @@ use serde_json::json;
 
 type Check = fn(&mut Browser, &Path);
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("every_figure_is_drawn_and_nothing_complains", every_figure_is_drawn),
     ("filters_narrow_chart_table_and_count", filters_narrow),
     ("columns_sort_both_ways_and_pages_turn", columns_sort),
@@ -25,6 +25,7 @@ const CHECKS: [(&str, Check); 9] = [
     ("a_narrow_screen_holds_the_page", narrow_screen),
     ("dark_and_print_have_colours_of_their_own", dark_and_print),
     ("twenty_thousand_records_stay_usable", many_records),
+    ("a_run_without_trials_opens_all_the_same", no_trials),
     ("without_the_means_to_unpack_the_figures_stay", no_unpacking),
 ];
 
@@ -273,6 +274,15 @@ fn many_records(browser: &mut Browser, folder: &Path) {
     assert_eq!(browser.text("document.getElementById('count').textContent"), "4,050 of 20,250 trials");
     // A tenth of this on an idle machine.
     assert!(took < 3000.0, "a filter took {took} ms");
+    no_complaints(browser);
+}
+
+fn no_trials(browser: &mut Browser, folder: &Path) {
+    open(browser, folder, vec![synthetic::Sweep { grids: vec![], ..synthetic::Sweep::default() }.run()]);
+    assert_eq!(browser.text("document.getElementById('count').textContent"), "0 of 0 trials");
+    assert_eq!(browser.text("document.querySelector('.place').textContent"), "no trial");
+    browser.value("document.getElementById('chart').focus()");
+    browser.key("ArrowRight");
     no_complaints(browser);
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What a run is: the first line of `records.jsonl`. Runs whose identities differ are never mixed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunHeader {
-    /// Line format, [`SCHEMA_VERSION`].
+    /// Line format, [`SCHEMA_VERSION`](super::SCHEMA_VERSION).
     pub schema: u32,
     /// Version of the program.
     pub nabla_version: String,

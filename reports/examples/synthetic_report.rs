@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
-use nabla_reports::{MaskPicture, write_block_masks, write_report};
+use nabla_reports::{Collection, MaskPicture, write_block_masks, write_report};
 
 #[path = "../tests/all/synthetic.rs"]
 mod synthetic;
+#[path = "../tests/all/synthetic_tuning.rs"]
+mod synthetic_tuning;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::args().nth(1).ok_or("give a folder to write into")?);
@@ -21,11 +23,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .collect(),
         ..sweep.clone()
     };
-    for (name, sweep) in [("usual", sweep), ("one-length", one), ("wide", wide)] {
+    let tuning = synthetic_tuning::run;
+    for (name, runs) in [
+        ("usual", vec![sweep.run()]),
+        ("one-length", vec![one.run()]),
+        ("wide", vec![wide.run()]),
+        ("tuning", vec![tuning()]),
+        ("two-devices", vec![sweep.run(), tuning()]),
+    ] {
         let started = std::time::Instant::now();
-        let run = sweep.run();
-        let files = write_report(&run, &out.join(name))?;
-        println!("{}: {} records, {:?}", files.html.display(), run.records.len(), started.elapsed());
+        let mut all = Collection::new(runs);
+        if name == "tuning" {
+            all.masks = (0..12).map(|head| mask(head, 64, 64)).collect();
+        }
+        let files = write_report(&all, &out.join(name))?;
+        println!("{}: {} records, {:?}", files.html.display(), all.records().count(), started.elapsed());
         for (title, why) in files.left_out {
             println!("  {title}: {why}");
         }

@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::problem::Problem;
-use crate::record::{Record, Status};
+use crate::collection::is_contended;
+use crate::problem::{self, Problem};
+use crate::record::{Record, Stage, Status};
 
 /// Which time settings were compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,16 +100,15 @@ impl BestSetting<'_> {
 
 /// Returns the fastest setting per policy and problem, sorted by sequence length, then threshold, then policy.
 ///
-/// Candidates are the ok, timed, non-dense records. They are compared by what a user waits for, mask building plus
+/// Candidates are the ok, timed, non-dense records; where a search went on to a later stage, those of the last stage
+/// alone, as the few samples of its evaluations favour the lucky. They are compared by what a user waits for, mask building plus
 /// attention; where any candidate of a group lacks that time, the whole group is compared by attention alone, and
 /// [`BestSetting::basis`] says so. Equal medians go to the lower sparsity error.
 pub fn best_settings(records: &[Record]) -> Vec<BestSetting<'_>> {
-    let mut groups: BTreeMap<(Problem, &str), Vec<&Record>> = BTreeMap::new();
-    for record in timed_sparse(records) {
-        groups.entry((Problem::of(record), &record.policy)).or_default().push(record);
-    }
-    let mut best: Vec<_> =
-        groups.into_iter().filter_map(|((problem, _), candidates)| pick(problem, &candidates)).collect();
+    let mut best: Vec<_> = by_policy(timed_sparse(records))
+        .into_iter()
+        .filter_map(|((problem, _), candidates)| pick(problem, &candidates))
+        .collect();
     best.sort_by(|a, b| {
         let threshold = |setting: &BestSetting<'_>| setting.record.threshold.unwrap_or(f64::INFINITY);
         (a.problem.seqlen.cmp(&b.problem.seqlen))
@@ -118,11 +118,29 @@ pub fn best_settings(records: &[Record]) -> Vec<BestSetting<'_>> {
     best
 }
 
-/// Returns the records that were verified and timed on a sparse mask.
+/// Returns the records of each problem and policy.
+pub(crate) fn by_policy<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+) -> BTreeMap<(Problem, &'a str), Vec<&'a Record>> {
+    let mut groups = BTreeMap::new();
+    for (problem, records) in problem::grouped(records) {
+        let mut policies: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
+        for record in records {
+            policies.entry(&record.policy).or_default().push(record);
+        }
+        groups.extend(policies.into_iter().map(|(policy, records)| ((problem.clone(), policy), records)));
+    }
+    groups
+}
+
+/// Returns the records that were verified and timed on a sparse mask, nothing else using the device.
 pub(crate) fn timed_sparse(records: &[Record]) -> impl Iterator<Item = &Record> {
-    records
-        .iter()
-        .filter(|r| r.status == Status::Ok && r.policy != "dense" && TimeInterval::attention(r).is_some())
+    records.iter().filter(|r| {
+        r.status == Status::Ok
+            && r.policy != "dense"
+            && !is_contended(r)
+            && TimeInterval::attention(r).is_some()
+    })
 }
 
 /// Returns the time all of the records can be compared by.
@@ -132,6 +150,10 @@ pub(crate) fn common_basis<'a>(records: impl IntoIterator<Item = &'a Record>) ->
 }
 
 fn pick<'a>(problem: Problem, candidates: &[&'a Record]) -> Option<BestSetting<'a>> {
+    // A sweep's trials are as good as final ones.
+    let stage = |r: &Record| r.tuning.as_ref().map_or(Stage::Final, |t| t.stage);
+    let last = candidates.iter().map(|r| stage(r)).max()?;
+    let candidates: Vec<&Record> = candidates.iter().copied().filter(|r| stage(r) == last).collect();
     let basis = common_basis(candidates.iter().copied());
     let timed: Vec<_> =
         candidates.iter().filter_map(|&r| TimeInterval::by(basis, r).map(|time| (r, time))).collect();

@@ -233,12 +233,12 @@ impl Layout {
     }
 }
 
-fn shade(share: f64) -> Color {
+pub(crate) fn shade(share: f64) -> Color {
     mix(PAPER, mix(series(0), INK, 0.45), share)
 }
 
 /// Returns the kept share under each of `width` x `height` pixels, row by row.
-fn averaged(mask: &MaskPicture, (width, height): (usize, usize)) -> Vec<f64> {
+pub(crate) fn averaged(mask: &MaskPicture, (width, height): (usize, usize)) -> Vec<f64> {
     // Sums over each row of blocks by pixel column, then over pixel rows: every block is read a bounded number of times.
     let columns = weights(mask.kv_blocks, width);
     let rows = weights(mask.q_blocks, height);

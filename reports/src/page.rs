@@ -1,158 +1,79 @@
-//! Writes the report: figures, CSV and one HTML page that needs nothing else.
+//! Fills in the page: what was measured, the figures, the records to look through, and where all of it came from.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
 
 use askama::Template;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
 
 use crate::best::{TimeBasis, best_settings, positive};
-use crate::figures::{self, Figure, mask_block};
+use crate::collection::{Collection, Source};
+use crate::embed::{Embedded, embed};
+use crate::figures::mask_block;
 use crate::format::{count, percent, plural, significant, time, time_range};
 use crate::problem;
-use crate::read::Run;
 use crate::record::{Record, Status};
 use crate::scene::palette::{Color, GRID, HATCH, INK, MUTED, PAPER};
-use crate::scene::render::{self, DrawError};
-use crate::table::write_csv;
-
-/// What a report wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReportFiles {
-    /// The page: one file that opens anywhere, without a network.
-    pub html: PathBuf,
-    /// Every record as CSV.
-    pub csv: PathBuf,
-    /// The figures that were drawn.
-    pub figures: Vec<FigureFiles>,
-    /// Titles of figures that were not drawn, each with one sentence saying why.
-    pub left_out: Vec<(String, String)>,
-}
-
-/// The two files of a figure.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FigureFiles {
-    /// What it shows, in a few words.
-    pub title: String,
-    /// Pixels.
-    pub png: PathBuf,
-    /// Vectors.
-    pub svg: PathBuf,
-}
-
-/// Why a report could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum ReportError {
-    /// The system refused.
-    #[error("{path}: cannot write: {source}; check permissions and free space, or give another folder")]
-    Io {
-        /// What was being written.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A figure could not be drawn.
-    #[error("{path}: cannot draw: {source}")]
-    Draw {
-        /// The file.
-        path: PathBuf,
-        /// What the drawing backend said.
-        source: DrawError,
-    },
-    /// The CSV could not be written.
-    #[error("{path}: cannot write: {source}; check permissions and free space, or give another folder")]
-    Csv {
-        /// The file.
-        path: PathBuf,
-        /// What the CSV writer said.
-        source: csv::Error,
-    },
-    /// The page could not be filled in.
-    #[error("{path}: cannot fill in the page: {source}")]
-    Page {
-        /// The file.
-        path: PathBuf,
-        /// What the template said.
-        source: askama::Error,
-    },
-}
 
 /// Failure reasons listed on the page at most.
 const MAX_FAILURE_ROWS: usize = 60;
+/// Best settings listed on the page at most.
+const MAX_BEST_ROWS: usize = 300;
 
-/// Writes `report.html`, `records.csv` and `figures/*.png|svg` into the folder, which is made if need be.
-///
-/// Files of an earlier report are replaced; those of a figure that is no longer drawn are removed. The page has the
-/// figures inside and loads nothing.
-pub fn write_report(run: &Run, out: &Path) -> Result<ReportFiles, ReportError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ReportError::Io { path, source }
-    };
-    let folder = out.join("figures");
-    fs::create_dir_all(&folder).map_err(io(&folder))?;
+/// The chart library: a committed copy of its npm package, see MANIFEST.toml beside it.
+const CHART_SCRIPT: &str = include_str!("../assets/uplot/uPlot.iife.min.js");
+const CHART_STYLE: &str = include_str!("../assets/uplot/uPlot.min.css");
+const CHART_LICENCE: &str = include_str!("../assets/uplot/LICENSE");
+/// What filters, sorts and draws the records.
+const SCRIPT: &str = concat!(
+    include_str!("../assets/page/data.js"),
+    include_str!("../assets/page/chart.js"),
+    include_str!("../assets/page/table.js"),
+    include_str!("../assets/page/main.js")
+);
+const STYLE: &str = include_str!("../assets/page/page.css");
 
-    let csv = out.join("records.csv");
-    let file = File::create(&csv).map_err(io(&csv))?;
-    write_csv(&run.records, BufWriter::new(file))
-        .map_err(|source| ReportError::Csv { path: csv.clone(), source })?;
+/// The figures of one device.
+pub(crate) struct DeviceFigures {
+    /// Name of the device, where there are several.
+    pub(crate) name: Option<String>,
+    pub(crate) figures: Vec<ShownFigure>,
+}
 
-    let mut files = Vec::new();
-    let mut left_out = Vec::new();
-    let mut shown = Vec::new();
-    for Figure { name, title, caption, picture } in figures::all(&run.records) {
-        let (png, svg) = (folder.join(name).with_extension("png"), folder.join(name).with_extension("svg"));
-        match picture {
-            Ok(scene) => {
-                let draw = |path: &Path| {
-                    let path = path.to_owned();
-                    move |source| ReportError::Draw { path, source }
-                };
-                let text = render::svg(&scene).map_err(draw(&svg))?;
-                fs::write(&svg, &text).map_err(io(&svg))?;
-                render::png(&scene, &png).map_err(draw(&png))?;
-                shown.push(ShownFigure { title, caption, svg: Some(text), why_not: String::new() });
-                files.push(FigureFiles { title: title.to_owned(), png, svg });
-            }
-            Err(why_not) => {
-                for stale in [png, svg].iter().filter(|path| path.exists()) {
-                    fs::remove_file(stale).map_err(io(stale))?;
-                }
-                left_out.push((title.to_owned(), why_not.clone()));
-                shown.push(ShownFigure { title, caption, svg: None, why_not });
-            }
-        }
-    }
-
-    let html = out.join("report.html");
-    let page =
-        page(run, shown).render().map_err(|source| ReportError::Page { path: html.clone(), source })?;
-    fs::write(&html, page).map_err(io(&html))?;
-    Ok(ReportFiles { html, csv, figures: files, left_out })
+/// One figure on the page.
+pub(crate) struct ShownFigure {
+    pub(crate) title: &'static str,
+    pub(crate) caption: String,
+    pub(crate) svg: Option<String>,
+    pub(crate) why_not: String,
+    /// Stem of its files.
+    pub(crate) file: &'static str,
 }
 
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'a> {
-    device: &'a str,
-    input: &'a str,
+    title: String,
+    inputs: Vec<String>,
     summary: String,
     warnings: Vec<String>,
     basis: &'static str,
     best: Vec<BestRow>,
-    figures: Vec<ShownFigure>,
+    more_best: usize,
+    sections: Vec<DeviceFigures>,
     failures: Vec<FailureRow>,
     more_failures: usize,
-    facts: Vec<(&'static str, String)>,
+    runs: Vec<RunFacts>,
+    data: Embedded,
+    rows: usize,
     scheme_css: String,
-}
-
-struct ShownFigure {
-    title: &'static str,
-    caption: String,
-    svg: Option<String>,
-    why_not: String,
+    style: &'static str,
+    chart_style: &'static str,
+    chart_script: &'static str,
+    chart_licence: &'static str,
+    script: &'a str,
+    script_hashes: String,
 }
 
 struct BestRow {
@@ -178,50 +99,81 @@ struct FailureRow {
     trials: usize,
 }
 
-fn page(run: &Run, figures: Vec<ShownFigure>) -> Page<'_> {
-    let mut warnings = run.header.warnings.clone();
-    if run.torn {
-        warnings.push(
-            "The run was stopped in the middle of writing a trial; that last line is left out. `--resume` takes it up \
-             again."
-                .to_owned(),
-        );
+/// Returns the page.
+pub(crate) fn render(all: &Collection, sections: Vec<DeviceFigures>) -> Result<String, askama::Error> {
+    let (failures, more_failures) = failures(all.records());
+    let (mut best, basis) = (Vec::new(), basis(all));
+    for device in &all.devices {
+        let mut own = best_rows(&device.records);
+        if all.devices.len() > 1 {
+            own.iter_mut().for_each(|row| row.problem.push_str(&format!(" · {}", device.device)));
+        }
+        best.extend(own);
     }
-    let (failures, more_failures) = failures(&run.records);
-    let basis = if best_settings(&run.records).iter().all(|s| s.basis == TimeBasis::Total) {
+    let more_best = best.len().saturating_sub(MAX_BEST_ROWS);
+    best.truncate(MAX_BEST_ROWS);
+    let names: Vec<_> = all.devices.iter().map(|d| d.device.as_str()).collect();
+    let mut inputs: Vec<String> = all.sources.iter().map(|s| s.header.identity.input.clone()).collect();
+    inputs.sort();
+    inputs.dedup();
+    let page = Page {
+        title: names.join(" and "),
+        inputs,
+        summary: summary(all),
+        warnings: all.warnings(),
+        basis,
+        best,
+        more_best,
+        sections,
+        failures,
+        more_failures,
+        runs: all.sources.iter().map(facts).collect(),
+        data: embed(all.records()),
+        rows: all.records().count(),
+        scheme_css: scheme_css(),
+        style: STYLE,
+        chart_style: CHART_STYLE,
+        chart_script: CHART_SCRIPT,
+        chart_licence: CHART_LICENCE.trim(),
+        script: SCRIPT,
+        script_hashes: [CHART_SCRIPT, SCRIPT].map(policy_hash).join(" "),
+    };
+    page.render()
+}
+
+/// Returns what a content security policy calls a script: only these two run, whatever a record holds.
+fn policy_hash(script: &str) -> String {
+    format!("'sha256-{}'", STANDARD.encode(Sha256::digest(script)))
+}
+
+fn basis(all: &Collection) -> &'static str {
+    let total = |records: &[Record]| best_settings(records).iter().all(|s| s.basis == TimeBasis::Total);
+    if all.devices.iter().all(|d| total(&d.records)) {
         "the time a user waits: building the mask plus attention"
     } else {
         "building the mask plus attention, or attention alone where a mask’s time is missing"
-    };
-    Page {
-        device: &run.header.identity.device,
-        input: &run.header.identity.input,
-        summary: summary(run),
-        warnings,
-        basis,
-        best: best_rows(&run.records),
-        figures,
-        failures,
-        more_failures,
-        facts: facts(run),
-        scheme_css: scheme_css(),
     }
 }
 
-fn summary(run: &Run) -> String {
+fn summary(all: &Collection) -> String {
     let by_status: Vec<_> =
-        by_status(&run.records).into_iter().map(|(s, n)| format!("{} {s}", count(n))).collect();
-    let trials = plural(run.records.len(), "trial", "trials");
+        by_status(all.records()).into_iter().map(|(s, n)| format!("{} {s}", count(n))).collect();
+    let trials = plural(all.records().count(), "trial", "trials");
     let list = if by_status.is_empty() { String::new() } else { format!(" ({})", by_status.join(", ")) };
-    format!("{trials}{list}, started {}.", run.header.started)
+    let started = all.sources.iter().map(|s| s.header.started.as_str());
+    let (first, last) = (started.clone().min().unwrap_or(NONE), started.max().unwrap_or(NONE));
+    match all.sources.len() {
+        1 => format!("{trials}{list}, started {first}."),
+        n => format!("{trials}{list} of {}, started {first} to {last}.", plural(n, "run", "runs")),
+    }
 }
 
-fn by_status(records: &[Record]) -> Vec<(&'static str, u64)> {
-    [Status::Ok, Status::Incorrect, Status::Ineligible, Status::LaunchError]
-        .into_iter()
-        .map(|status| (status.name(), records.iter().filter(|r| r.status == status).count() as u64))
-        .filter(|(_, n)| *n > 0)
-        .collect()
+fn by_status<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<(&'static str, u64)> {
+    let mut counts = Status::ALL.map(|status| (status, 0));
+    for record in records {
+        counts.iter_mut().filter(|(status, _)| *status == record.status).for_each(|(_, n)| *n += 1);
+    }
+    counts.into_iter().filter(|(_, n)| *n > 0).map(|(status, n)| (status.name(), n)).collect()
 }
 
 /// The sign for what was not measured.
@@ -260,9 +212,9 @@ fn best_rows(records: &[Record]) -> Vec<BestRow> {
     rows.collect()
 }
 
-fn failures(records: &[Record]) -> (Vec<FailureRow>, usize) {
+fn failures<'a>(records: impl Iterator<Item = &'a Record>) -> (Vec<FailureRow>, usize) {
     let mut groups: BTreeMap<(&'static str, &str), usize> = BTreeMap::new();
-    for record in records.iter().filter(|r| r.status != Status::Ok) {
+    for record in records.filter(|r| r.status != Status::Ok) {
         *groups.entry((record.status.name(), &record.reason)).or_default() += 1;
     }
     let mut rows: Vec<_> = groups
@@ -275,17 +227,39 @@ fn failures(records: &[Record]) -> (Vec<FailureRow>, usize) {
     (rows, more)
 }
 
-fn facts(run: &Run) -> Vec<(&'static str, String)> {
-    let header = &run.header;
+/// The provenance of one run.
+struct RunFacts {
+    name: String,
+    facts: Vec<(&'static str, String)>,
+}
+
+fn facts(source: &Source) -> RunFacts {
+    let Source { header, path, torn, trials, comparisons, rejected_samples } = source;
     let identity = &header.identity;
     let absent = || NONE.to_owned();
-    let statuses: Vec<_> =
-        by_status(&run.records).into_iter().map(|(s, n)| format!("{s} {}", count(n))).collect();
-    vec![
+    let machine = header.machine.clone().unwrap_or_default();
+    let peaks: Vec<_> = machine
+        .peak_tflops
+        .iter()
+        .map(|(dtype, peak)| format!("{dtype} {} TFLOP/s", significant(*peak)))
+        .collect();
+    let peak_source = match machine.peak_source.as_str() {
+        "" => String::new(),
+        source => format!(" ({source})"),
+    };
+    let facts = vec![
         ("Device", identity.device.clone()),
         ("Backend", identity.backend.clone()),
         ("Instruction set", identity.isa.clone()),
         ("Driver", identity.driver.clone().unwrap_or_else(absent)),
+        ("Clocks", machine.clocks.unwrap_or_else(|| "not recorded".to_owned())),
+        ("Peak", if peaks.is_empty() { "not recorded".into() } else { peaks.join(", ") + &peak_source }),
+        (
+            "Bandwidth",
+            machine
+                .bandwidth_gb_per_s
+                .map_or_else(|| "not recorded".into(), |b| format!("{} GB/s", significant(b))),
+        ),
         ("Threads", identity.threads.map_or_else(absent, count)),
         ("Platform", identity.platform.clone()),
         ("Toolchain", identity.toolchain.clone()),
@@ -298,15 +272,18 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
         ("nabla version", header.nabla_version.clone()),
         ("Command", header.command.join(" ")),
         ("Started", header.started.clone()),
-        ("Last trial ended", run.records.iter().map(|r| r.timestamp.clone()).max().unwrap_or_else(absent)),
         ("Protocol", header.protocol.description.clone()),
         ("Warm-up launches", count(header.protocol.warmup)),
         ("Rounds", count(header.protocol.rounds)),
-        ("Trials by status", if statuses.is_empty() { absent() } else { statuses.join(", ") }),
-        ("Last line torn", if run.torn { "yes".to_owned() } else { "no".to_owned() }),
-        ("Records", run.path.display().to_string()),
+        ("Trials", count(*trials as u64)),
+        ("Comparisons", count(*comparisons as u64)),
+        ("Rejected samples", count(*rejected_samples)),
+        ("Last line torn", if *torn { "yes".to_owned() } else { "no".to_owned() }),
+        ("Warnings", if header.warnings.is_empty() { "none".to_owned() } else { header.warnings.join(" ") }),
+        ("Records", path.display().to_string()),
         ("Line format", header.schema.to_string()),
-    ]
+    ];
+    RunFacts { name: format!("{}, {} on {}", path.display(), header.started, identity.device), facts }
 }
 
 /// Returns rules that give the neutral colours inside the pictures the values of the page's scheme.

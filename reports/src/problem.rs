@@ -1,5 +1,7 @@
 //! What trials must share for their times to be comparable.
 
+use std::collections::BTreeMap;
+
 use crate::format::count;
 use crate::record::Record;
 
@@ -22,6 +24,8 @@ pub struct Problem {
     pub backend: String,
     /// Device model name.
     pub device: String,
+    /// Hash of the input tensors: what a threshold keeps depends on them.
+    pub input_hash: String,
 }
 
 impl Problem {
@@ -36,16 +40,17 @@ impl Problem {
             grid: record.grid,
             backend: record.backend.clone(),
             device: record.device.clone(),
+            input_hash: record.input_hash.clone(),
         }
     }
 
-    /// Returns the same problem without its length (and the grid that makes the length): trials of one family
-    /// differ in sequence length alone.
+    /// Returns the same problem without its length, and without the grid and input that go with a length: trials of
+    /// one family differ in sequence length alone.
     pub(crate) fn family(&self) -> Self {
-        Self { seqlen: 0, grid: None, ..self.clone() }
+        Self { seqlen: 0, grid: None, input_hash: String::new(), ..self.clone() }
     }
 
-    fn parts(&self) -> [(String, String); 7] {
+    fn parts(&self) -> [(String, String); 8] {
         let grid = self.grid.map(|[t, h, w]| format!("grid {t}×{h}×{w}")).unwrap_or_default();
         [
             (self.batch.to_string(), format!("batch {}", self.batch)),
@@ -55,6 +60,7 @@ impl Problem {
             (grid.clone(), grid),
             (self.backend.clone(), self.backend.clone()),
             (self.device.clone(), self.device.clone()),
+            (self.input_hash.clone(), format!("input {}", self.input_hash)),
         ]
     }
 }
@@ -66,14 +72,14 @@ impl Problem {
 pub(crate) fn names(problems: &[Problem]) -> Vec<String> {
     let parts: Vec<_> = problems.iter().map(Problem::parts).collect();
     let says_more = |column: usize| {
-        (0..problems.len()).any(|i| {
-            (0..i).any(|j| {
-                parts[i][column].0 != parts[j][column].0
-                    && (column != GRID_COLUMN || problems[i].seqlen == problems[j].seqlen)
-            })
+        let mut seen: BTreeMap<u64, &str> = BTreeMap::new();
+        problems.iter().zip(&parts).any(|(problem, parts)| {
+            // A grid says more only where another grid has the same length.
+            let among = if column == GRID_COLUMN { problem.seqlen } else { 0 };
+            *seen.entry(among).or_insert(&parts[column].0) != parts[column].0
         })
     };
-    let shown: Vec<usize> = (0..7).filter(|&column| says_more(column)).collect();
+    let shown: Vec<usize> = (0..8).filter(|&column| says_more(column)).collect();
     problems
         .iter()
         .zip(&parts)
@@ -92,10 +98,31 @@ pub(crate) fn names(problems: &[Problem]) -> Vec<String> {
 
 const GRID_COLUMN: usize = 4;
 
-/// Returns the distinct problems among the records, shortest first.
-pub(crate) fn distinct<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Problem> {
-    let mut problems: Vec<_> = records.into_iter().map(Problem::of).collect();
-    problems.sort();
-    problems.dedup();
-    problems
+/// Returns the records of each problem, shortest problem first.
+pub(crate) fn grouped<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+) -> BTreeMap<Problem, Vec<&'a Record>> {
+    // Records of one problem tend to stand together: a copy of its names for each of them would be most of the work.
+    let mut groups: BTreeMap<Problem, Vec<&Record>> = BTreeMap::new();
+    let mut run: Vec<&Record> = Vec::new();
+    let mut flush = |run: &mut Vec<&'a Record>| {
+        if let Some(first) = run.first() {
+            groups.entry(Problem::of(first)).or_default().append(run);
+        }
+    };
+    for record in records {
+        if run.last().is_some_and(|last| !same_problem(last, record)) {
+            flush(&mut run);
+        }
+        run.push(record);
+    }
+    flush(&mut run);
+    groups
+}
+
+fn same_problem(a: &Record, b: &Record) -> bool {
+    let sizes = |r: &Record| (r.seqlen, r.batch, r.heads, r.head_dim, r.grid);
+    sizes(a) == sizes(b)
+        && (&a.dtype, &a.backend, &a.device, &a.input_hash)
+            == (&b.dtype, &b.backend, &b.device, &b.input_hash)
 }

@@ -246,6 +246,12 @@ fn bad_input_is_told_in_one_message() {
     let message = fails(&["run", "--input", text(&clip), "--grid", "4,32,31", "--policy", "dense"], 3);
     assert!(message.contains("4096"), "{message}");
     fails(&["report", text(folder.path())], 3);
+    // Which folder would the report of two runs belong to?
+    let message = fails(&["report", "a", "b"], 2);
+    assert!(message.contains("--out"), "{message}");
+    let message = fails(&["report", "--compare", "a"], 2);
+    assert!(message.contains("two runs") && message.contains("got 1"), "{message}");
+    fails(&["report", "a", "--markdown", "--out", "b"], 2);
     fails(&["sweep", "--resume", text(folder.path())], 3);
 }
 
@@ -315,8 +321,19 @@ fn a_sweep_writes_records_csv_plots_and_report() {
     assert!(message.contains("--resume"), "{message}");
     // A report can be drawn again elsewhere.
     let again = folder.path().join("again");
-    done(&["report", text(&out), "--out", text(&again)]);
+    let mask = folder.path().join("mask.safetensors");
+    done(&["mask", "--generate", SMALL, "--policy", "nabla-0.5", "--out", text(&mask)]);
+    done(&["report", text(&out), text(&out), "--out", text(&again), "--mask", text(&mask)]);
     assert!(again.join("report.html").is_file());
+    assert!(again.join("figures/block_masks.csv").is_file());
+    let message = fails(&["report", text(&out), "--mask", text(&out.join("records.csv"))], 3);
+    assert!(message.contains("nabla mask --out"), "{message}");
+    // In text, nothing is drawn and stdout holds nothing else.
+    let line = done(&["report", text(&out), "--one-line"]);
+    assert!(line.starts_with("nabla: ") && line.trim_end().lines().count() == 1, "{line}");
+    assert!(done(&["report", text(&out), "--markdown"]).contains("| problem | policy |"));
+    let same = done(&["report", "--compare", text(&out), text(&out)]);
+    assert!(same.contains("**1.000x**"), "{same}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(crate) enum Command {
     /// List, compile and inspect the kernels for NVIDIA GPUs.
     #[command(subcommand)]
     Kernels(KernelsCommand),
-    /// Draw the plots and the HTML report of a recorded run again.
+    /// Draw figures and an HTML page of recorded runs, summarise or compare them.
     Report(ReportArgs),
     /// Print a completion script for your shell.
     Completions {
@@ -384,10 +384,22 @@ pub(crate) struct KernelsInspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Folder of a run, or its records.jsonl.
-    #[arg(value_name = "RUN_DIR")]
-    pub(crate) run: PathBuf,
-    /// Write to this folder [default: the run's].
+    /// Folders of runs, or their records.jsonl; devices are kept apart.
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Write figures and page to this folder [default: the run's; needed for several].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Draw the masks of this file too, as nabla mask --out writes it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mask: Option<PathBuf>,
+    /// Compare the second of two runs with the first, in Markdown on stdout; nothing is drawn.
+    #[arg(long, conflicts_with_all = ["out", "mask"])]
+    pub(crate) compare: bool,
+    /// Print a summary in Markdown, for a pull request; nothing is drawn.
+    #[arg(long, conflicts_with_all = ["out", "mask"])]
+    pub(crate) markdown: bool,
+    /// Print one line, for a badge or a log; nothing is drawn.
+    #[arg(long, conflicts_with_all = ["out", "mask", "markdown"])]
+    pub(crate) one_line: bool,
 }

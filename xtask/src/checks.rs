@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::browser;
 use crate::command::{cargo_in, output_of, run, run_reading};
 use crate::context::Context;
 use crate::device::{self, NVDISASM, PTXAS};
@@ -39,6 +40,9 @@ const DEPENDENCIES: &str = "dependencies";
 /// What compiling kernels for a GPU needs besides the pinned toolchain.
 const DEVICE_TOOLCHAIN: &str = "device toolchain";
 
+/// What the tests of the HTML page need; without it they count themselves as skipped.
+const BROWSER: &str = "browser";
+
 fn set_up(context: &Context) -> Outcome {
     for component in ["fmt", "clippy"] {
         if output_of(cargo_in(&context.root).args([component, "--version"])).is_none() {
@@ -56,6 +60,9 @@ fn set_up(context: &Context) -> Outcome {
         if let Err(error) = program.install(context) {
             missing.insert(program.program, format!("{} could not be installed: {error:#}", program.program));
         }
+    }
+    if let Err(error) = browser::install() {
+        missing.insert(BROWSER, format!("the page of a report cannot be tested in a browser: {error:#}"));
     }
     for tool in [&CARGO_DENY, &TYPOS] {
         if let Err(error) = tool.install(context) {

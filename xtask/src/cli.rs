@@ -11,7 +11,8 @@ Chores:
            setup, fmt, clippy, test, doc, deny (licences, bans, sources), typos.
            The last line printed counts the tests: passed, failed, skipped (ignored).
   setup    Install what the checks need into target/tools/, and a Rust toolchain with library
-           sources for device code (rustup's rust-src, else Debian's packages, as root).
+           sources for device code (rustup's rust-src, else Debian's packages, as root),
+           and Chromium for the tests of the HTML page (Debian's package, as root).
            Does nothing when all is there.
   audit    Check the dependencies against the advisory database, which it downloads.
   help     Print this text.

@@ -3,6 +3,7 @@
 //! Owns which checks a change has to pass and which tools they need. Knows nothing of attention: it only starts
 //! cargo and the tools, and counts what they report.
 
+mod browser;
 mod checks;
 mod cli;
 mod command;

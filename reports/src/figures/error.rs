@@ -11,7 +11,7 @@ use crate::scene::legend::{self, Swatch};
 use crate::scene::marker::{Marker, interval};
 use crate::scene::palette::{MUTED, series};
 use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
-use crate::scene::{FIGURE_WIDTH, MARGIN, Scene};
+use crate::scene::{FIGURE_WIDTH, MARGIN, Plotted, Scene, cell};
 
 /// The errors at one threshold.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,6 +158,7 @@ fn draw(data: &Errors) -> Option<Scene> {
         top + upper
     };
     scene.height = bottom + BOTTOM_ROOM;
+    scene.plotted = plotted(data);
     legend::draw(&mut scene, (left + width + MARGIN, top), LEGEND_ROOM, &entries);
     if let Some(times) = apart {
         let lines = [
@@ -219,6 +220,19 @@ fn draw_sparsity(scene: &mut Scene, plot: &Plot, data: &Errors) {
             Marker::series(n).solid(scene, at(point), 4.5, series(n));
         }
     }
+}
+
+fn plotted(data: &Errors) -> Plotted {
+    let mut rows = Plotted::new(["error", "series", "threshold", "median", "low", "high"]);
+    let mut row = |error: &str, series: &str, p: &Point| {
+        let [threshold, median, low, high] = [p.threshold, p.median, p.low, p.high].map(cell);
+        rows.row([error.into(), series.into(), threshold, median, low, high]);
+    };
+    for series in &data.sparsity {
+        series.points.iter().for_each(|p| row("sparsity_rel_rmse", &series.name, p));
+    }
+    data.kernel.iter().for_each(|p| row("kernel_rel_rmse", "all settings", p));
+    rows
 }
 
 fn describe(data: &Errors) -> String {

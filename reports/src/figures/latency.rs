@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::best::{BestSetting, TimeInterval, best_settings, median, positive, timed_sparse};
-use crate::figures::{Figure, nothing_timed};
+use crate::figures::{Figure, nothing_timed, thin_out};
 use crate::format::{count, plural, round, time};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::record::Record;
 use crate::scene::axis::Axis;
 use crate::scene::legend::{self, Swatch};
 use crate::scene::marker::{Marker, interval};
 use crate::scene::palette::{INK, series};
 use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
-use crate::scene::{FIGURE_WIDTH, MARGIN, Scene};
+use crate::scene::{FIGURE_WIDTH, MARGIN, Plotted, Scene, cell};
 
 /// Times over sequence length for one policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,34 +35,25 @@ pub(crate) struct Latency {
     pub(crate) total: bool,
     /// Families not shown.
     pub(crate) other_families: usize,
+    /// Policies not shown.
+    pub(crate) other_policies: usize,
 }
+
+/// Policies drawn at most.
+const MAX_POLICIES: usize = 12;
 
 /// Prepares the data, or says why there is none.
 ///
 /// Lengths are compared within one family of problems (same heads, head size, type, device): the one with the most
 /// lengths, and of those the one with the most trials.
 pub(crate) fn data(records: &[Record]) -> Result<Latency, String> {
-    let mut families: BTreeMap<Problem, Vec<BestSetting<'_>>> = BTreeMap::new();
-    for setting in best_settings(records) {
-        families.entry(setting.problem.family()).or_default().push(setting);
-    }
-    let lengths = |settings: &[BestSetting<'_>]| {
-        let mut lengths: Vec<_> = settings.iter().map(|s| s.problem.seqlen).collect();
-        lengths.dedup();
-        lengths
-    };
-    let other_families = families.len().saturating_sub(1);
-    let (family, settings) =
-        families.into_iter().max_by_key(|(_, s)| (lengths(s).len(), s.len())).ok_or_else(nothing_timed)?;
-    match lengths(&settings)[..] {
-        [] => return Err(nothing_timed()),
-        [only] => return Err(format!("All timed trials have one sequence length, {} tokens.", count(only))),
-        _ => {}
-    }
-
+    let (family, settings, other_families) = largest_family(best_settings(records))?;
     let mut dense: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    for record in timed_sparse(records).filter(|r| Problem::of(r).family() == family) {
-        dense.entry(record.seqlen).or_default().extend(positive(record.dense_us_median));
+    for (problem, records) in problem::grouped(timed_sparse(records)) {
+        if problem.family() == family {
+            let times = records.iter().filter_map(|r| positive(r.dense_us_median));
+            dense.entry(problem.seqlen).or_default().extend(times);
+        }
     }
     let mut policies: Vec<(f64, Series)> = Vec::new();
     for setting in &settings {
@@ -83,19 +74,54 @@ pub(crate) fn data(records: &[Record]) -> Result<Latency, String> {
         }
     }
     policies.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
+    let found = policies.len();
+    thin_out(&mut policies, MAX_POLICIES);
+    let policies_drawn = policies.len();
     Ok(Latency {
-        family: format!(
-            "batch {}, {}, D {}, {}",
-            family.batch,
-            plural(family.heads as usize, "head", "heads"),
-            family.head_dim,
-            family.dtype
-        ),
+        family: family_name(&family),
         dense: dense.into_iter().filter_map(|(s, times)| Some((s, median(times)?))).collect(),
         policies: policies.into_iter().map(|(_, series)| series).collect(),
         total: settings.iter().all(|s| s.basis == crate::best::TimeBasis::Total),
         other_families,
+        other_policies: found - policies_drawn,
     })
+}
+
+/// Returns the family of problems with the most lengths, its best settings, and how many families there are besides.
+///
+/// Errors: a sentence for a figure that is not drawn, where there are no two lengths to compare.
+pub(super) fn largest_family(
+    best: Vec<BestSetting<'_>>,
+) -> Result<(Problem, Vec<BestSetting<'_>>, usize), String> {
+    let mut families: BTreeMap<Problem, Vec<BestSetting<'_>>> = BTreeMap::new();
+    for setting in best {
+        families.entry(setting.problem.family()).or_default().push(setting);
+    }
+    let lengths = |settings: &[BestSetting<'_>]| {
+        let mut lengths: Vec<_> = settings.iter().map(|s| s.problem.seqlen).collect();
+        lengths.dedup();
+        lengths
+    };
+    let other_families = families.len().saturating_sub(1);
+    let (family, settings) =
+        families.into_iter().max_by_key(|(_, s)| (lengths(s).len(), s.len())).ok_or_else(nothing_timed)?;
+    match lengths(&settings)[..] {
+        [] => return Err(nothing_timed()),
+        [only] => return Err(format!("All timed trials have one sequence length, {} tokens.", count(only))),
+        _ => {}
+    }
+    Ok((family, settings, other_families))
+}
+
+/// Returns the words for a family.
+pub(super) fn family_name(family: &Problem) -> String {
+    format!(
+        "batch {}, {}, D {}, {}",
+        family.batch,
+        plural(family.heads as usize, "head", "heads"),
+        family.head_dim,
+        family.dtype
+    )
 }
 
 /// Makes the figure.
@@ -110,6 +136,9 @@ pub(crate) fn figure(records: &[Record]) -> Figure {
         caption
             .push_str(&format!(" Shown is {family}; {others} of heads, size and type are in the CSV file."));
     }
+    if let Ok(Latency { other_policies: others @ 1.., .. }) = &data {
+        caption.push_str(&format!(" {} not drawn.", plural(*others, "policy is", "policies are")));
+    }
     Figure {
         name: "latency_over_seqlen",
         title: "Latency over sequence length",
@@ -119,7 +148,7 @@ pub(crate) fn figure(records: &[Record]) -> Figure {
 }
 
 /// Returns the stroke of the n-th policy: patterns change when the colours start again.
-fn dash(n: usize) -> Option<(f64, f64)> {
+pub(super) fn dash(n: usize) -> Option<(f64, f64)> {
     [None, Some((6.0, 3.0)), Some((2.0, 3.0))][(n / 6) % 3]
 }
 
@@ -147,6 +176,7 @@ fn draw(data: &Latency) -> Option<Scene> {
         &format!("Best setting of each policy with 95 % intervals; {}. Logarithmic scales.", data.family),
     );
     scene.height = top + plot_height + BOTTOM_ROOM;
+    scene.plotted = plotted(data);
     let width = FIGURE_WIDTH - MARGIN / 2.0 - LEFT_ROOM - LEGEND_ROOM - MARGIN;
     let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
     plot.draw(&mut scene);
@@ -186,6 +216,21 @@ pub(super) fn tick(us: f64) -> String {
         ..1e6 => format!("{} ms", round(us / 1e3)),
         _ => format!("{} s", round(us / 1e6)),
     }
+}
+
+fn plotted(data: &Latency) -> Plotted {
+    let mut rows = Plotted::new(["series", "seqlen", "time_us", "time_us_low", "time_us_high"]);
+    for &(seqlen, us) in &data.dense {
+        rows.row(["dense attention".into(), seqlen.to_string(), cell(us), String::new(), String::new()]);
+    }
+    for policy in &data.policies {
+        for (seqlen, t) in &policy.points {
+            let times = [t.median_us, t.low_us, t.high_us].map(cell);
+            let [median, low, high] = times;
+            rows.row([policy.name.clone(), seqlen.to_string(), median, low, high]);
+        }
+    }
+    rows
 }
 
 fn describe(data: &Latency) -> String {

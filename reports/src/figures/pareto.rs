@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::best::{TimeBasis, TimeInterval, common_basis, median, positive, timed_sparse};
 use crate::figures::latency::tick;
-use crate::figures::{Figure, nothing_timed, setting, thinned};
+use crate::figures::{Figure, nothing_timed, setting, thin_out, thinned};
 use crate::format::{plural, round, significant, time};
 use crate::problem::{self, Problem};
 use crate::record::Record;
@@ -12,7 +12,7 @@ use crate::scene::axis::Axis;
 use crate::scene::legend::{self, Swatch};
 use crate::scene::palette::{INK, MUTED, series};
 use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
-use crate::scene::{Anchor, FIGURE_WIDTH, MARGIN, Scene, Shape, Text, font};
+use crate::scene::{Anchor, FIGURE_WIDTH, MARGIN, Plotted, Scene, Shape, Text, cell, font};
 
 /// Problems drawn at most; more would be smaller than anyone can read.
 const MAX_PANELS: usize = 4;
@@ -51,13 +51,12 @@ pub(crate) fn data(records: &[Record]) -> Result<Fronts, String> {
     if timed_sparse(records).next().is_none() {
         return Err(nothing_timed());
     }
-    let problems = problem::distinct(timed_sparse(records));
+    let groups = problem::grouped(timed_sparse(records));
+    let problems: Vec<Problem> = groups.keys().cloned().collect();
     let mut panels: Vec<Panel> = problem::names(&problems)
         .into_iter()
-        .zip(&problems)
-        .filter_map(|(name, problem)| {
-            panel(name, timed_sparse(records).filter(|r| Problem::of(r) == *problem))
-        })
+        .zip(groups.into_values())
+        .filter_map(|(name, records)| panel(name, records.into_iter()))
         .collect();
     if panels.is_empty() {
         return Err(
@@ -65,12 +64,7 @@ pub(crate) fn data(records: &[Record]) -> Result<Fronts, String> {
         );
     }
     let found = panels.len();
-    if found > MAX_PANELS {
-        // The first, the last and those evenly between.
-        let keep: Vec<_> = (0..MAX_PANELS).map(|i| i * (found - 1) / (MAX_PANELS - 1)).collect();
-        let mut n = 0..;
-        panels.retain(|_| n.next().is_some_and(|n| keep.contains(&n)));
-    }
+    thin_out(&mut panels, MAX_PANELS);
     Ok(Fronts { other_problems: found - panels.len(), panels })
 }
 
@@ -156,6 +150,7 @@ fn draw(panels: &[Panel]) -> Option<Scene> {
         top += PLOT_HEIGHT + BOTTOM_ROOM + 8.0;
     }
     scene.height = top;
+    scene.plotted = plotted(panels);
     Some(scene)
 }
 
@@ -234,6 +229,27 @@ fn choose_named(panel: &Panel, plot: &Plot) -> (Vec<usize>, usize) {
     }
     let unnamed = panel.front.len() - named.len();
     (named, unnamed)
+}
+
+/// Returns fronts and dots, and the time of dense attention.
+fn plotted(panels: &[Panel]) -> Plotted {
+    let mut rows = Plotted::new(["problem", "kind", "sparsity_rel_rmse", "time_us", "time_of", "setting"]);
+    for panel in panels {
+        let mut row = |kind: &str, error: Option<f64>, time_us: f64, setting: &str| {
+            let basis = panel.basis.name().to_owned();
+            rows.row([panel.name.clone(), kind.into(), cell(error), cell(time_us), basis, setting.into()]);
+        };
+        for point in &panel.front {
+            row("front", Some(point.error), point.time_us, &point.name);
+        }
+        for &(error, time_us) in thinned(&panel.all, MAX_DOTS) {
+            row("setting", Some(error), time_us, "");
+        }
+        if let Some(time_us) = panel.dense_us {
+            row("dense", None, time_us, "");
+        }
+    }
+    rows
 }
 
 fn describe(panels: &[Panel]) -> String {

@@ -1,8 +1,10 @@
 //! Speedup over sparsity: does skipping blocks save the time it should?
 
+use std::collections::HashSet;
+
 use crate::best::{TimeInterval, best_settings, positive, timed_sparse};
-use crate::figures::{Figure, nothing_timed, thinned};
-use crate::format::round;
+use crate::figures::{Figure, nothing_timed, thin_out, thinned};
+use crate::format::{plural, round};
 use crate::problem::{self, Problem};
 use crate::record::Record;
 use crate::scene::axis::Axis;
@@ -10,7 +12,7 @@ use crate::scene::legend::{self, Swatch};
 use crate::scene::marker::{Marker, interval};
 use crate::scene::palette::{INK, MUTED, series};
 use crate::scene::plot::{BOTTOM_ROOM, LEFT_ROOM, Plot};
-use crate::scene::{FIGURE_WIDTH, MARGIN, Scene, Shape};
+use crate::scene::{FIGURE_WIDTH, MARGIN, Plotted, Scene, Shape, cell};
 
 /// A ratio of times with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,10 +51,13 @@ pub(crate) fn data(records: &[Record]) -> Result<Vec<Series>, String> {
         return Err(nothing_timed());
     }
     let best = best_settings(records);
-    let problems = problem::distinct(timed_sparse(records));
+    let groups = problem::grouped(timed_sparse(records));
+    let problems: Vec<Problem> = groups.keys().cloned().collect();
     let names = problem::names(&problems);
     let mut all: Vec<Series> =
         names.into_iter().map(|name| Series { name, best: vec![], others: vec![] }).collect();
+    let winners: HashSet<*const Record> =
+        best.iter().map(|setting| std::ptr::from_ref(setting.record)).collect();
     let place = |problem: &Problem| problems.binary_search(problem).ok();
     let sparsity = |r: &Record| r.density.filter(|d| (0.0..=1.0).contains(d)).map(|d| 1.0 - d);
     for setting in &best {
@@ -67,27 +72,27 @@ pub(crate) fn data(records: &[Record]) -> Result<Vec<Series>, String> {
         let total = TimeInterval::total(setting.record).map(|time| Speedup::new(dense, time));
         all[n].best.push(Point { sparsity, attention: Speedup::new(dense, attention), total });
     }
-    for record in timed_sparse(records) {
-        if best.iter().any(|setting| std::ptr::eq(setting.record, record)) {
-            continue;
-        }
-        let time = positive(record.time_us_median);
-        if let (Some(n), Some(dense), Some(x), Some(time)) =
-            (place(&Problem::of(record)), positive(record.dense_us_median), sparsity(record), time)
-        {
-            all[n].others.push((x, dense / time));
-        }
+    for (series, records) in all.iter_mut().zip(groups.values()) {
+        let others = records.iter().filter(|r| !winners.contains(&std::ptr::from_ref::<Record>(r)));
+        series.others.extend(others.filter_map(|r| {
+            Some((sparsity(r)?, positive(r.dense_us_median)? / positive(r.time_us_median)?))
+        }));
     }
     all.retain(|series| !series.best.is_empty());
     for series in &mut all {
         series.best.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
         series.others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     }
+    // What is between the shortest and the longest can be seen in the table.
+    thin_out(&mut all, MAX_SERIES);
     if all.is_empty() {
         return Err("No trial has both a density and a dense time to compare with.".to_owned());
     }
     Ok(all)
 }
+
+/// Problems drawn at most: more marks cannot be told apart.
+const MAX_SERIES: usize = 8;
 
 /// How far above the ideal a speedup must lie to be remarked on: less is noise of the dense time.
 const ABOVE_IDEAL: f64 = 1.1;
@@ -105,6 +110,13 @@ pub(crate) fn figure(records: &[Record]) -> Figure {
             " Marks clearly above the line owe that to more than sparsity: dense attention was slowed by something \
              else, such as its tile or a busy machine.",
         );
+    }
+    let problems = problem::grouped(timed_sparse(records)).len();
+    if let Ok(data) = &data
+        && problems > data.len()
+    {
+        let others = plural(problems - data.len(), "problem is", "problems are");
+        caption.push_str(&format!(" {others} not drawn; the table has them all."));
     }
     Figure {
         name: "speedup_over_sparsity",
@@ -144,8 +156,8 @@ fn draw(data: &[Series]) -> Option<Scene> {
         entries.push((Swatch::Solid(Marker::series(n), series(n)), series_data.name.clone()));
     }
     entries.push((Swatch::Heading, "marks".to_owned()));
-    entries.push((Swatch::Solid(Marker::Circle, MUTED), "mask + attention, 95 %".to_owned()));
-    entries.push((Swatch::Hollow(Marker::Circle, MUTED), "attention only".to_owned()));
+    entries.push((Swatch::LineMarked(Marker::Circle, MUTED, None), "mask + attention, 95 %".to_owned()));
+    entries.push((Swatch::LineHollow(Marker::Circle, MUTED, (2.0, 3.0)), "attention only".to_owned()));
     let most = data.iter().map(|s| s.others.len()).max().unwrap_or(0);
     if most > MAX_DOTS / data.len() {
         entries.push((Swatch::Faint(MUTED), "some of the other settings".to_owned()));
@@ -162,6 +174,7 @@ fn draw(data: &[Series]) -> Option<Scene> {
         "Time of dense attention divided by time on the mask; same device, same rounds. Logarithmic scale.",
     );
     scene.height = top + plot_height + BOTTOM_ROOM;
+    scene.plotted = plotted(data);
     let width = FIGURE_WIDTH - MARGIN / 2.0 - LEFT_ROOM - LEGEND_ROOM - MARGIN;
     let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
     plot.draw(&mut scene);
@@ -178,6 +191,14 @@ fn draw(data: &[Series]) -> Option<Scene> {
         .take_while(|(_, y)| *y <= plot.y.high);
     scene.dashed(ideal.map(|(x, y)| plot.point(x, y)).collect(), 2.0, INK, (7.0, 4.0));
 
+    for (n, series_data) in data.iter().enumerate() {
+        let line = |y: fn(&Point) -> Option<f64>| {
+            let points = series_data.best.iter().filter_map(|p| Some((p.sparsity, y(p)?)));
+            points.map(|(x, y)| plot.point(x, y)).collect::<Vec<_>>()
+        };
+        scene.line(line(|p| p.total.map(|t| t.middle)), 1.5, series(n));
+        scene.dashed(line(|p| Some(p.attention.middle)), 1.2, series(n), (2.0, 3.0));
+    }
     for (n, series_data) in data.iter().enumerate() {
         let (color, marker) = (series(n), Marker::series(n));
         for point in &series_data.best {
@@ -200,6 +221,37 @@ fn draw(data: &[Series]) -> Option<Scene> {
     }
     legend::draw(&mut scene, (plot.at.0 + width + MARGIN, top), LEGEND_ROOM, &entries);
     Some(scene)
+}
+
+/// Returns the curves and the dots; the ideal is 1 / (1 - sparsity).
+fn plotted(data: &[Series]) -> Plotted {
+    let mut rows =
+        Plotted::new(["problem", "kind", "sparsity", "speedup", "speedup_low", "speedup_high", "ideal"]);
+    let mut row = |problem: &str, kind: &str, sparsity: f64, s: Speedup| {
+        let ideal = cell(1.0 / (1.0 - sparsity));
+        rows.row([
+            problem.into(),
+            kind.into(),
+            cell(sparsity),
+            cell(s.middle),
+            cell(s.low),
+            cell(s.high),
+            ideal,
+        ]);
+    };
+    for series in data {
+        for point in &series.best {
+            if let Some(total) = point.total {
+                row(&series.name, "best, mask + attention", point.sparsity, total);
+            }
+            row(&series.name, "best, attention only", point.sparsity, point.attention);
+        }
+        for &(sparsity, middle) in thinned(&series.others, MAX_DOTS / data.len()) {
+            let speedup = Speedup { middle, low: middle, high: middle };
+            row(&series.name, "other setting, attention only", sparsity, speedup);
+        }
+    }
+    rows
 }
 
 fn describe(data: &[Series]) -> String {

@@ -1,6 +1,34 @@
 use super::*;
+use crate::masks::MaskPicture;
 use crate::record::Status;
 use crate::synthetic::Sweep;
+
+/// Draws every figure the records call for.
+fn all(records: &[Record]) -> Vec<Figure> {
+    let device = DeviceRecords { records: records.to_vec(), ..DeviceRecords::default() };
+    called_for(&device).into_iter().map(|draw| draw(&device)).collect()
+}
+
+/// Draws every figure of a tuning run on a device with a roof, and those of masks.
+fn tuned() -> Vec<Figure> {
+    let run = crate::synthetic_tuning::run();
+    let device = DeviceRecords {
+        machine: run.header.machine.clone().unwrap_or_default(),
+        records: run.records,
+        comparisons: run.comparisons,
+        ..DeviceRecords::default()
+    };
+    let mut figures: Vec<Figure> = called_for(&device).into_iter().map(|draw| draw(&device)).collect();
+    let mask = |(n, q, kv): (usize, usize, usize)| MaskPicture {
+        title: format!("head {n}"),
+        q_blocks: q,
+        kv_blocks: kv,
+        density: 0.25,
+        kept: (0..q * kv).map(|i| i % 4 == n % 4).collect(),
+    };
+    figures.push(block_masks(&[(0, 64, 64), (1, 64, 64), (2, 1, 1), (3, 300, 4), (4, 3, 500)].map(mask)));
+    figures
+}
 
 fn sweeps() -> Vec<(&'static str, Vec<Record>)> {
     let usual = Sweep::default();
@@ -31,8 +59,10 @@ fn sweeps() -> Vec<(&'static str, Vec<Record>)> {
 #[test]
 fn no_two_texts_overlap_and_none_is_cut_off() {
     let mut seen = 0;
-    for (name, records) in sweeps() {
-        for figure in all(&records) {
+    let mut sets: Vec<_> = sweeps().into_iter().map(|(name, records)| (name, all(&records))).collect();
+    sets.push(("tuned", tuned()));
+    for (name, figures) in sets {
+        for figure in figures {
             let Ok(scene) = figure.picture else { continue };
             let texts: Vec<_> = scene.texts().filter(|t| !t.content.is_empty()).collect();
             assert!(texts.len() >= 8, "{name}: {} has hardly any text", figure.name);
@@ -73,12 +103,18 @@ fn figures_without_data_say_why() {
     let one_length = Sweep { grids: vec![[4, 32, 32]], ..Sweep::default() };
     assert_eq!(
         reasons(&one_length.records()),
-        ["latency_over_seqlen: All timed trials have one sequence length, 4,096 tokens."]
+        [
+            "latency_over_seqlen: All timed trials have one sequence length, 4,096 tokens.",
+            "tflops_over_seqlen: All timed trials have one sequence length, 4,096 tokens."
+        ]
     );
     let one_tile = Sweep { tiles: vec![(64, 64)], ..Sweep::default() };
     assert_eq!(
         reasons(&one_tile.records()),
-        ["tile_heatmap: At most one tile was timed for each mask block, so there is nothing to compare."]
+        [
+            "tile_heatmap: At most one tile was timed for each mask block, so there is nothing to compare.",
+            "tiles_by_problem: One tile alone was timed, so there is nothing to compare."
+        ]
     );
     let mut failed = one_length.records();
     for record in &mut failed {
@@ -86,15 +122,27 @@ fn figures_without_data_say_why() {
     }
     for records in [vec![], failed] {
         let reasons = reasons(&records);
-        assert_eq!(reasons.len(), 5);
-        assert!(reasons.iter().all(|why| why.ends_with("No trial on a sparse mask was verified and timed.")));
+        assert_eq!(reasons.len(), 10);
+        let untimed =
+            reasons.iter().filter(|why| why.ends_with("No trial on a sparse mask was verified and timed."));
+        // Parts of a time need more than a time, and say so.
+        assert_eq!(untimed.count(), 9, "{reasons:?}");
     }
     let mut exact = one_length.records();
     for record in &mut exact {
         record.sparsity_rel_rmse = Some(0.0);
         record.density = None;
     }
-    assert_eq!(reasons(&exact).len(), 4, "{:?}", reasons(&exact));
+    let names: Vec<_> =
+        reasons(&exact).into_iter().map(|why| why.split(':').next().unwrap_or("").to_owned()).collect();
+    let expected = [
+        "speedup_over_sparsity",
+        "latency_over_seqlen",
+        "tflops_over_seqlen",
+        "error_over_threshold",
+        "pareto_front",
+    ];
+    assert_eq!(names, expected);
 }
 
 #[test]
@@ -267,4 +315,126 @@ fn dots_are_thinned_evenly() {
     assert_eq!(thin(3, 5), [0, 1, 2]);
     assert_eq!(thin(10, 5), [0, 2, 4, 6, 8]);
     assert_eq!(thin(0, 5), Vec::<usize>::new());
+}
+
+#[test]
+fn every_figure_that_is_drawn_has_a_name_known_and_its_numbers() {
+    for figure in all(&Sweep::default().records()).into_iter().chain(tuned()) {
+        assert!(NAMES.contains(&figure.name), "{}", figure.name);
+        let scene = figure.picture.unwrap_or_else(|why| panic!("{}: {why}", figure.name));
+        let Plotted { columns, rows } = scene.plotted;
+        assert!(!rows.is_empty() && rows.iter().all(|row| row.len() == columns.len()), "{}", figure.name);
+    }
+}
+
+/// Returns the plotted numbers of a figure as CSV, numbers to four digits: the last ones differ between machines.
+fn numbers(figure: Figure, most: usize) -> String {
+    let Plotted { columns, rows } = figure.picture.expect("a picture").plotted;
+    let short = |cell: &String| match cell.parse::<f64>() {
+        Ok(value) if value.fract() != 0.0 => format!("{value:.3e}"),
+        _ => cell.clone(),
+    };
+    let lines = rows.iter().take(most).map(|row| row.iter().map(short).collect::<Vec<_>>().join(","));
+    let more = rows.len().saturating_sub(most);
+    let rest = if more > 0 { format!("and {more} more rows\n") } else { String::new() };
+    format!("{}\n{}\n{rest}", columns.join(","), lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn the_plotted_numbers_of_every_figure() {
+    let sweep = all(&Sweep::default().records());
+    let tuned = tuned().into_iter().filter(|f| {
+        ["roofline", "tflops_over_seqlen", "main_effects", "tuning_convergence", "comparisons", "block_masks"]
+            .contains(&f.name)
+    });
+    let mut text = String::new();
+    for (from, figure) in sweep.into_iter().map(|f| ("sweep", f)).chain(tuned.map(|f| ("tuning", f))) {
+        let name = figure.name;
+        text.push_str(&format!("# {from}: {name}\n{}\n", numbers(figure, 12)));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn parts_add_up_and_are_those_of_the_best_setting() {
+    let records = Sweep::default().records();
+    let (bars, left_out) = parts::data(&records).unwrap();
+    assert_eq!((bars.len(), left_out), (15, 0));
+    let best = crate::best::best_settings(&records);
+    for (bar, best) in bars.iter().zip(&best) {
+        assert_eq!(bar.policy, best.record.policy);
+        assert!((bar.mask_us + bar.attention_us - best.time.median_us).abs() < 1e-6);
+        assert_eq!(bar.reorder_us, Some(90.0));
+    }
+}
+
+#[test]
+fn bytes_of_a_dense_launch_are_four_tensors_and_of_a_sparse_one_its_lists_too() {
+    let mut record = Sweep::default().records().remove(0);
+    record.dtype = "bf16".into();
+    (record.batch, record.heads, record.seqlen, record.head_dim) = (1, 2, 4096, 64);
+    (record.q_block, record.kv_block, record.density) = (0, 0, Some(1.0));
+    let tensors = 2.0 * 2.0 * 4096.0 * 64.0 * 4.0;
+    assert_eq!(roofline::bytes(&record), tensors);
+    (record.q_block, record.kv_block, record.density) = (64, 64, Some(0.25));
+    assert_eq!(roofline::bytes(&record), tensors + 4.0 * 2.0 * (64.0 + 64.0 * 64.0 * 0.25));
+    record.dtype = "f32".into();
+    assert_eq!(roofline::bytes(&record), 2.0 * tensors + 4.0 * 2.0 * (64.0 + 1024.0));
+}
+
+#[test]
+fn a_roofline_without_a_roof_says_so() {
+    let records = Sweep::default().records();
+    let caption = roofline::figure(&records, &Default::default()).caption;
+    assert!(caption.contains("neither peak nor bandwidth"), "{caption}");
+}
+
+#[test]
+fn the_knob_that_changes_time_explains_most() {
+    let mut records = Sweep::default().records();
+    records.retain(|r| r.status == Status::Ok);
+    for record in &mut records {
+        let time = if record.block_n == 128 { 200.0 } else { 100.0 + record.block_m as f64 / 100.0 };
+        record.time_us_median = Some(time);
+        record.mask_us_median = Some(0.5);
+        record.total_us_median = Some(time + 0.5);
+    }
+    let data = effects::data(&records).unwrap();
+    assert_eq!((data.knobs[0].name.as_str(), data.groups), ("BLOCK_N", 15));
+    assert!(data.knobs[0].explained > 0.99);
+    let levels: Vec<_> = data.knobs[0].levels.iter().map(|l| (l.name.as_str(), l.reachable > 1.9)).collect();
+    assert_eq!(levels, [("32", false), ("64", false), ("128", true)]);
+}
+
+#[test]
+fn best_so_far_never_rises_and_ends_at_the_best_of_all() {
+    let records = crate::synthetic_tuning::run().records;
+    let data = convergence::data(&records).unwrap();
+    let names: Vec<_> = data.strategies.iter().map(|s| (s.name.as_str(), s.searches)).collect();
+    // Two lengths, two policies, three seeds.
+    assert_eq!(names, [("bayes", 12), ("evolution", 12), ("random", 12)]);
+    for one in &data.strategies {
+        assert!(
+            one.steps.windows(2).all(|p| p[1].median <= p[0].median && p[1].evaluation > p[0].evaluation)
+        );
+        assert!(one.steps.iter().all(|s| 1.0 <= s.low && s.low <= s.median && s.median <= s.high));
+        assert_eq!(one.steps.last().map(|s| s.evaluation), Some(40));
+    }
+    let ends =
+        data.strategies.iter().filter_map(|s| s.steps.last()).map(|s| s.low).fold(f64::INFINITY, f64::min);
+    assert_eq!(ends, 1.0);
+}
+
+#[test]
+fn disturbed_trials_are_in_no_figure() {
+    let mut records = Sweep::default().records();
+    let before = speedup::data(&records).unwrap();
+    let mut disturbed = records[5].clone();
+    assert_eq!(disturbed.status, Status::Ok);
+    disturbed.status = Status::Contended;
+    disturbed.block_n = 512;
+    disturbed.time_us_median = Some(0.001);
+    disturbed.total_us_median = Some(0.002);
+    records.push(disturbed);
+    assert_eq!(speedup::data(&records).unwrap(), before);
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::best::{median, positive};
+use crate::best::{by_policy, median, positive};
+use crate::collection::is_contended;
 use crate::figures::{Figure, mask_block, nothing_timed};
 use crate::format::plural;
 use crate::problem::Problem;
 use crate::record::{Record, Status};
 use crate::scene::palette::{HATCH, INK, MUTED, PAPER, sequential, text_on};
-use crate::scene::{Anchor, FIGURE_WIDTH, MARGIN, Scene, Text, font};
+use crate::scene::{Anchor, FIGURE_WIDTH, MARGIN, Plotted, Scene, Text, cell, font};
 
 /// What is known of a tile.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,11 +71,14 @@ pub(crate) fn data(records: &[Record]) -> Result<Vec<Panel>, String> {
 
 fn panel(q_block: u64, kv_block: u64, records: &[&Record]) -> Panel {
     let mut times: Times<'_> = BTreeMap::new();
-    for record in records.iter().filter(|r| r.status == Status::Ok) {
-        if let Some(time) = positive(record.time_us_median) {
-            let group = times.entry((Problem::of(record), &record.policy)).or_default();
-            let best = group.entry((record.block_m, record.block_n)).or_insert(f64::INFINITY);
-            *best = best.min(time);
+    let timed = records.iter().copied().filter(|r| r.status == Status::Ok && !is_contended(r));
+    for (key, records) in by_policy(timed) {
+        for record in records {
+            if let Some(time) = positive(record.time_us_median) {
+                let group = times.entry(key.clone()).or_default();
+                let best = group.entry((record.block_m, record.block_n)).or_insert(f64::INFINITY);
+                *best = best.min(time);
+            }
         }
     }
     let axis = |side: fn(&Record) -> u64| {
@@ -84,6 +88,10 @@ fn panel(q_block: u64, kv_block: u64, records: &[&Record]) -> Panel {
         sizes
     };
     let (rows, columns) = (axis(|r| r.block_m), axis(|r| r.block_n));
+    let mut tried: BTreeMap<(u64, u64), Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        tried.entry((record.block_m, record.block_n)).or_default().push(record);
+    }
     let cell = |m: u64, n: u64| {
         let ratios = times.values().filter_map(|group| {
             let best = group.values().copied().fold(f64::INFINITY, f64::min);
@@ -92,7 +100,7 @@ fn panel(q_block: u64, kv_block: u64, records: &[&Record]) -> Panel {
         if let Some(ratio) = median(ratios) {
             return Cell::Timed(ratio);
         }
-        let trials: Vec<_> = records.iter().filter(|r| (r.block_m, r.block_n) == (m, n)).collect();
+        let trials = tried.get(&(m, n)).map(Vec::as_slice).unwrap_or_default();
         match trials.iter().all(|r| r.status == Status::Ineligible) {
             _ if trials.is_empty() => Cell::Absent,
             true => Cell::Ineligible,
@@ -152,6 +160,7 @@ fn draw(panels: &[Panel]) -> Scene {
     }
     draw_scale(&mut scene, top + 6.0, end, worst > end);
     scene.height = top + 60.0;
+    scene.plotted = plotted(panels);
     scene
 }
 
@@ -230,6 +239,27 @@ fn draw_scale(scene: &mut Scene, top: f64, end: f64, clipped: bool) {
         scene.text(Text::new(label, (x + 38.0, top + 11.5), 12.5).color(MUTED));
         x += 38.0 + font::width(label, 12.5, false) + 28.0;
     }
+}
+
+fn plotted(panels: &[Panel]) -> Plotted {
+    let mut rows =
+        Plotted::new(["q_block", "kv_block", "block_m", "block_n", "state", "relative_time", "groups"]);
+    for panel in panels {
+        for (m, cells) in panel.rows.iter().zip(&panel.cells) {
+            for (n, value) in panel.columns.iter().zip(cells) {
+                let (state, ratio) = match value {
+                    Cell::Timed(ratio) => ("timed", Some(*ratio)),
+                    Cell::Failed => ("failed", None),
+                    Cell::Ineligible => ("ineligible", None),
+                    Cell::Absent => continue,
+                };
+                let [q, kv, m, n, groups] =
+                    [panel.q_block, panel.kv_block, *m, *n, panel.groups as u64].map(|size| size.to_string());
+                rows.row([q, kv, m, n, state.to_owned(), cell(ratio), groups]);
+            }
+        }
+    }
+    rows
 }
 
 fn describe(panels: &[Panel]) -> String {

@@ -23,6 +23,10 @@ pub(crate) enum Swatch {
     Line(Color, Option<(f64, f64)>),
     /// A line with marks.
     LineMarked(Marker, Color, Option<(f64, f64)>),
+    /// A dashed line with outlined marks.
+    LineHollow(Marker, Color, (f64, f64)),
+    /// A filled square.
+    Box(Color),
     /// A number in a circle.
     Number(usize, Color),
 }
@@ -60,6 +64,11 @@ pub(crate) fn draw(scene: &mut Scene, (x, top): Point, room: f64, entries: &[(Sw
                 stroke(scene, color, dash);
                 marker.solid(scene, center, 4.5, color);
             }
+            Swatch::LineHollow(marker, color, dash) => {
+                stroke(scene, color, Some(dash));
+                marker.hollow(scene, center, 4.5, color);
+            }
+            Swatch::Box(color) => scene.rect((center.0 - 8.0, y - 7.0), (16.0, 14.0), color),
             Swatch::Number(number, color) => {
                 let text =
                     Text::new(number.to_string(), (center.0, y + 0.36 * SIZE), SIZE).bold().color(color);

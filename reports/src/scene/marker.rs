@@ -55,7 +55,7 @@ impl Marker {
             Shape::Disc { center: (x, y), radius, color, opacity: 1.0 }
         } else {
             let points = self.corners(radius).iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
-            Shape::Polygon { points, color }
+            Shape::Polygon { points, color, opacity: 1.0 }
         });
     }
 }

@@ -92,7 +92,7 @@ pub(crate) enum Shape {
     /// A line through points; `dash` is the length of a dash and of a gap.
     Line { points: Vec<Point>, width: f64, color: Color, dash: Option<(f64, f64)> },
     /// A filled polygon.
-    Polygon { points: Vec<Point>, color: Color },
+    Polygon { points: Vec<Point>, color: Color, opacity: f64 },
     /// A filled circle.
     Disc { center: Point, radius: f64, color: Color, opacity: f64 },
     /// A filled rectangle.
@@ -109,11 +109,43 @@ pub(crate) struct Scene {
     /// What the picture shows, for those who cannot see it.
     pub(crate) description: String,
     pub(crate) shapes: Vec<Shape>,
+    /// Exactly what is plotted, for a CSV file beside the picture.
+    pub(crate) plotted: Plotted,
+}
+
+/// The plotted numbers: names of columns, and rows of cells.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Plotted {
+    pub(crate) columns: Vec<&'static str>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Plotted {
+    pub(crate) fn new<const N: usize>(columns: [&'static str; N]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Appends a row, a cell for each column.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        debug_assert_eq!(cells.len(), self.columns.len());
+        self.rows.push(cells.to_vec());
+    }
+}
+
+/// Returns a cell for a number: empty when there is none.
+pub(crate) fn cell(value: impl Into<Option<f64>>) -> String {
+    value.into().map(|v| v.to_string()).unwrap_or_default()
 }
 
 impl Scene {
     pub(crate) fn new(width: f64, height: f64, description: impl Into<String>) -> Self {
-        Self { width, height, description: description.into(), shapes: Vec::new() }
+        Self {
+            width,
+            height,
+            description: description.into(),
+            shapes: Vec::new(),
+            plotted: Plotted::default(),
+        }
     }
 
     pub(crate) fn text(&mut self, text: Text) {
@@ -156,6 +188,13 @@ impl Scene {
         let subtitle = font::shorten(subtitle, 12.5, false, room);
         self.text(Text::new(subtitle, (MARGIN, 53.0), 12.5).color(palette::MUTED));
         68.0
+    }
+
+    /// Adds a line of lesser text under everything.
+    pub(crate) fn foot(&mut self, text: &str) {
+        let text = font::shorten(text, 10.5, false, self.width - 2.0 * MARGIN);
+        self.height += 20.0;
+        self.text(Text::new(text, (MARGIN, self.height - 8.0), 10.5).color(palette::MUTED));
     }
 
     #[cfg(test)]

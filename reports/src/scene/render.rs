@@ -139,9 +139,9 @@ impl<B: DrawingBackend> Canvas<B> {
                         self.line(&dash, *width, *color)?;
                     }
                 }
-                Shape::Polygon { points, color } => {
+                Shape::Polygon { points, color, opacity } => {
                     let points: Vec<_> = points.iter().map(|p| self.pixel(*p)).collect();
-                    self.backend.fill_polygon(points, &style(*color, 1.0)).map_err(DrawError::new)?;
+                    self.backend.fill_polygon(points, &style(*color, *opacity)).map_err(DrawError::new)?;
                 }
                 Shape::Disc { center, radius, color, opacity } => {
                     let (center, radius) = (self.pixel(*center), (radius * self.zoom).round() as u32);

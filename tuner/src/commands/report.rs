@@ -1,26 +1,62 @@
-//! `nabla report`: plots and the HTML page of a recorded run.
+//! `nabla report`: figures and page of recorded runs, a summary of them, or two runs compared.
 
 use std::{io::Write, path::Path};
 
-use nabla_reports::{read_run, write_report};
+use nabla_reports::{Collection, Run, compare_runs, markdown, one_line, read_masks, read_run, write_report};
 
-use crate::{cli::ReportArgs, failure::Failure};
+use crate::{
+    cli::ReportArgs,
+    failure::{Failure, Kind},
+};
 
-/// Draws the report of a run and prints the paths of what it wrote.
+/// Draws, summarises or compares runs.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
-    let run = read_run(&args.run)?;
-    if run.torn {
+    if args.compare && args.runs.len() != 2 {
+        let message = format!("--compare takes two runs, the old one first; got {}", args.runs.len());
+        return Err(Failure::new(Kind::Usage, message));
+    }
+    let prints = args.compare || args.markdown || args.one_line;
+    if !prints && args.runs.len() > 1 && args.out.is_none() {
+        let message = "a report of several runs belongs to none of their folders; name one with --out DIR";
+        return Err(Failure::new(Kind::Usage, message));
+    }
+    let runs: Vec<Run> = args.runs.iter().map(|path| read_run(path)).collect::<Result<_, _>>()?;
+    for run in runs.iter().filter(|run| run.torn) {
         anstream::eprintln!(
-            "warning: the last line of the log is torn (the run was cut short); it is left out"
+            "warning: {}: the last line of the log is torn (the run was cut short); it is left out",
+            run.path.display()
         );
     }
-    let folder = args.run.parent().filter(|_| args.run.is_file()).unwrap_or(&args.run);
-    write(&run, args.out.as_deref().unwrap_or(folder))
+    if prints {
+        let text = match (&runs[..], args.compare) {
+            ([first, second], true) => {
+                let comparison = compare_runs(first, second);
+                if args.one_line { comparison.one_line() } else { comparison.markdown() }
+            }
+            _ => {
+                let all = Collection::new(runs);
+                if args.one_line { one_line(&all) } else { markdown(&all) }
+            }
+        };
+        writeln!(anstream::stdout().lock(), "{}", text.trim_end())?;
+        return Ok(());
+    }
+    let first = &args.runs[0];
+    let folder = first.parent().filter(|_| first.is_file()).unwrap_or(first);
+    let mut all = Collection::new(runs);
+    if let Some(path) = &args.mask {
+        all.masks = read_masks(path).map_err(|error| Failure::new(Kind::Input, error.to_string()))?;
+    }
+    write_all(&all, args.out.as_deref().unwrap_or(folder))
 }
 
-/// Writes a report into a folder and prints the paths of what it wrote.
-pub(crate) fn write(run: &nabla_reports::Run, folder: &Path) -> Result<(), Failure> {
-    let files = write_report(run, folder)?;
+/// Writes the report of one run into a folder and prints the paths of what it wrote.
+pub(crate) fn write(run: &Run, folder: &Path) -> Result<(), Failure> {
+    write_all(&Collection::new(vec![run.clone()]), folder)
+}
+
+fn write_all(all: &Collection, folder: &Path) -> Result<(), Failure> {
+    let files = write_report(all, folder)?;
     let mut out = anstream::stdout().lock();
     for figure in &files.figures {
         writeln!(out, "{}", figure.png.display())?;

@@ -221,6 +221,7 @@ fn header(args: &SweepArgs, command: Vec<String>, identity: &Identity, backend: 
             ),
         },
         warnings,
+        machine: None,
     }
 }
 

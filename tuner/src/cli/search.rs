@@ -37,7 +37,7 @@ pub(crate) struct SearchArgs {
 pub(crate) struct TuneArgs {
     #[command(flatten)]
     pub(crate) search: SearchArgs,
-    /// Search strategies: default, exhaustive, random, greedy, steepest, annealing, genetic or surrogate.
+    /// Search strategies: default, exhaustive, random, greedy, guided, steepest, annealing, genetic or surrogate.
     #[arg(long, value_delimiter = ',', value_name = "NAME,..", default_values_t = ["default".to_owned(), "random".to_owned()])]
     pub(crate) strategy: Vec<String>,
     /// Seed of the first repeat; the others count on from it.

@@ -33,6 +33,7 @@ extern crate self as nabla_reports;
 pub use best::{BestSetting, TimeBasis, TimeInterval, best_settings};
 pub use collection::{Collection, DeviceRecords, Source};
 pub use compare::{Change, RunComparison, compare_runs};
+pub use figures::replay::{ReplayFiles, ReplayPlot, ReplaySeries, write_replay};
 pub use mask_file::{MaskFileError, read_masks};
 pub use masks::{MaskPicture, MaskPictureError, write_block_masks};
 pub use problem::Problem;

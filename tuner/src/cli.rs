@@ -5,12 +5,16 @@
     reason = "doc comments of options are help texts, brackets and all"
 )]
 
+mod search;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nabla_host::{
     Dtype, Grid, Policy, backend::EmulatedArch, codegen::DEFAULT_ARCHS, generate::GenerateSpec,
 };
+
+pub(crate) use search::{Setting, TuneArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 2 bad usage; 3 an input or record file cannot be used; 4 the device is missing or gave \
@@ -46,6 +50,11 @@ pub(crate) enum Command {
     /// one becomes a row with its reason. Configurations of one length and threshold are timed in interleaved rounds,
     /// in an order drawn afresh each round, together with the dense baseline.
     Sweep(SweepArgs),
+    /// Look at spaces of configurations, and compare strategies that search them.
+    ///
+    /// --print-space shows what a space holds and what its constraints took away. --replay lets strategies loose on
+    /// finished measurements and prints how many evaluations each needs.
+    Tune(TuneArgs),
     /// Check every kernel on a catalogue of problems against float64.
     ///
     /// Ragged grids and lengths, empty and full rows, extreme numbers, adversarial masks: each kernel's output and lse
@@ -402,4 +411,7 @@ pub(crate) struct ReportArgs {
     /// Print one line, for a badge or a log; nothing is drawn.
     #[arg(long, conflicts_with_all = ["out", "mask", "markdown"])]
     pub(crate) one_line: bool,
+    /// Write the records in the T4 format of auto-tuners to this JSON file instead of a report.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "mask", "compare", "markdown", "one_line"])]
+    pub(crate) t4: Option<PathBuf>,
 }

@@ -7,6 +7,8 @@ mod commands;
 mod failure;
 mod input;
 mod output;
+mod search;
+mod spaces;
 mod sweep;
 
 use std::process::ExitCode;
@@ -24,6 +26,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Mask(args) => commands::mask::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Sweep(args) => commands::sweep::run(args),
+        Command::Tune(args) => commands::tune::run(&args),
         Command::Check(args) => commands::check::run(&args),
         Command::Kernels(command) => commands::kernels::run(&command),
         Command::Report(args) => commands::report::run(&args),

@@ -1,12 +1,17 @@
 //! `nabla report`: figures and page of recorded runs, a summary of them, or two runs compared.
 
-use std::{io::Write, path::Path};
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
 
 use nabla_reports::{Collection, Run, compare_runs, markdown, one_line, read_masks, read_run, write_report};
 
 use crate::{
     cli::ReportArgs,
     failure::{Failure, Kind},
+    search::replay::export_t4,
 };
 
 /// Draws, summarises or compares runs.
@@ -41,6 +46,15 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
         writeln!(anstream::stdout().lock(), "{}", text.trim_end())?;
         return Ok(());
     }
+    if let Some(path) = &args.t4 {
+        return match &runs[..] {
+            [run] => write_t4(run, path),
+            _ => {
+                let message = format!("--t4 takes one run, got {}", runs.len());
+                Err(Failure::new(Kind::Usage, message))
+            }
+        };
+    }
     let first = &args.runs[0];
     let folder = first.parent().filter(|_| first.is_file()).unwrap_or(first);
     let mut all = Collection::new(runs);
@@ -65,5 +79,16 @@ fn write_all(all: &Collection, folder: &Path) -> Result<(), Failure> {
         anstream::eprintln!("left out: {title}: {reason}");
     }
     writeln!(out, "{}\n{}", files.csv.display(), files.html.display())?;
+    Ok(())
+}
+
+/// Writes the records of a run in the T4 format and prints the path.
+fn write_t4(run: &nabla_reports::Run, path: &Path) -> Result<(), Failure> {
+    let file = File::create(path).map_err(|error| Failure::write(path, &error))?;
+    let mut file = BufWriter::new(file);
+    serde_json::to_writer_pretty(&mut file, &export_t4(run))
+        .map_err(|error| Failure::write(path, &error.into()))?;
+    file.flush().map_err(|error| Failure::write(path, &error))?;
+    writeln!(anstream::stdout().lock(), "{}", path.display())?;
     Ok(())
 }

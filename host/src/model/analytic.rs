@@ -92,11 +92,6 @@ fn hopper(c: &Constants) -> UnitCosts {
         shared_bytes: m * d * STORED + stage,
         ..arithmetic
     };
-    let load = Work {
-        instructions: TILE_OVERHEAD,
-        shared_bytes: stage,
-        l2_bytes: stage,
-        ..Work::default()
-    };
+    let load = Work { instructions: TILE_OVERHEAD, shared_bytes: stage, l2_bytes: stage, ..Work::default() };
     UnitCosts { block: rows(m, d) * f64::from(c.consumers()), load, tile }
 }

@@ -26,7 +26,9 @@ pub struct Fit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FitError {
     /// They do not vary what has to be told apart.
-    #[error("expected launches that differ in blocks, loads and tiles, got ones of which one follows from the others")]
+    #[error(
+        "expected launches that differ in blocks, loads and tiles, got ones of which one follows from the others"
+    )]
     Dependent,
     /// A count is not there.
     #[error("expected a count of `{0}` in every launch, found none")]
@@ -92,7 +94,8 @@ fn count(sample: &Sample, name: &'static str) -> Result<f64, FitError> {
 fn solve(mut rows: Vec<(Vec<f64>, f64)>) -> Option<Vec<f64>> {
     let n = rows.len();
     for column in 0..n {
-        let largest = (column..n).max_by(|&a, &b| rows[a].0[column].abs().total_cmp(&rows[b].0[column].abs()))?;
+        let largest =
+            (column..n).max_by(|&a, &b| rows[a].0[column].abs().total_cmp(&rows[b].0[column].abs()))?;
         rows.swap(column, largest);
         let (pivot, right) = rows[column].clone();
         if pivot[column].abs() < 1e-9 {

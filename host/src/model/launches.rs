@@ -11,6 +11,7 @@ use nabla_kernels_gpu::{
 
 use super::{
     fit::{Fit, FitError, Sample, fit},
+    predict::SELECT_KEYS,
     work::Extent,
 };
 use crate::{
@@ -59,23 +60,19 @@ pub fn measure(backend: &dyn KernelBackend, instance: &Instance) -> Result<Fit, 
     };
     match instance.kernel {
         Kernel::HopperSparse if instance.constants.consumers() > 1 => {
-            let [few, more, apart] =
-                runs([(FEW, Lists::Full), (MORE, Lists::Full), (MORE, Lists::Apart)])?;
+            let [few, more, apart] = runs([(FEW, Lists::Full), (MORE, Lists::Full), (MORE, Lists::Apart)])?;
             let held_out = attention(backend, instance, MOST, Lists::Apart)?;
             Ok(fit(&[few, more, apart], &held_out)?)
         }
         Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::HopperSparse | Kernel::HopperDense => {
-            let [few, more, held_out] =
-                runs([(FEW, Lists::Full), (MORE, Lists::Full), (MOST, Lists::Full)])?;
+            let [few, more, held_out] = runs([(FEW, Lists::Full), (MORE, Lists::Full), (MOST, Lists::Full)])?;
             Ok(fit(&[few, more], &held_out)?)
         }
         Kernel::Select => {
             let [one, two, held_out] = [1, 2, 3].map(|chunks| selection(backend, instance, chunks));
             Ok(fit(&[one?, two?], &held_out?)?)
         }
-        Kernel::AttentionPlain | Kernel::ReorderPool => {
-            Err(ModelError::NotModelled(variant_id(instance)))
-        }
+        Kernel::AttentionPlain | Kernel::ReorderPool => Err(ModelError::NotModelled(variant_id(instance))),
     }
 }
 
@@ -107,8 +104,7 @@ fn attention(
     let orders = Arc::new(Orders::new(&qkv.problem(), block)?);
     let pattern = if instance.kernel.is_sparse() {
         let keep = |_, i: usize, j: usize| lists == Lists::Full || (i + j) % shared_by == 0;
-        let mask =
-            BlockMask::from_fn(1, Arc::clone(orders.q.layout()), Arc::clone(orders.kv.layout()), keep);
+        let mask = BlockMask::from_fn(1, Arc::clone(orders.q.layout()), Arc::clone(orders.kv.layout()), keep);
         Pattern::Mask(Arc::new(mask))
     } else {
         Pattern::Dense
@@ -121,12 +117,12 @@ fn attention(
     })
 }
 
-/// Runs the selection of two blocks of threads from `chunks` times as many keys as they have threads.
+/// Runs the selection of two blocks of threads from `chunks` tiles of keys.
 fn selection(backend: &dyn KernelBackend, instance: &Instance, chunks: usize) -> Result<Sample, ModelError> {
     const BLOCKS: usize = 2;
     let c = &instance.constants;
     // Every token is a block: what the means are of does not matter here.
-    let qkv = tensors(instance, BLOCKS * c.block_m as usize, chunks * c.threads() as usize);
+    let qkv = tensors(instance, BLOCKS * c.block_m as usize, chunks * SELECT_KEYS);
     let orders = Arc::new(Orders::new(&qkv.problem(), MaskBlock::square(1))?);
     let tiles = (BLOCKS * chunks) as f64;
     let extent = Extent { blocks: BLOCKS as f64, loads: tiles, tiles };

@@ -25,6 +25,9 @@ pub const LEFT_OUT: [&str; 7] = [
     "hits of L1, and misses of the L2 cache that its capacity does not explain",
 ];
 
+/// Key blocks of a tile of the selection.
+pub(super) const SELECT_KEYS: usize = 256;
+
 /// A mask, as far as the work of a kernel depends on it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MaskLoad {
@@ -138,7 +141,8 @@ impl Prediction {
 
     /// Returns the part that takes longest.
     pub fn limiter(&self) -> Part {
-        let longest = Part::ALL.into_iter().max_by(|&a, &b| self.seconds_of(a).total_cmp(&self.seconds_of(b)));
+        let longest =
+            Part::ALL.into_iter().max_by(|&a, &b| self.seconds_of(a).total_cmp(&self.seconds_of(b)));
         longest.unwrap_or(Part::Tensor)
     }
 
@@ -161,7 +165,7 @@ pub fn extent(instance: &Instance, problem: &Problem, load: &MaskLoad) -> Extent
     let kv_blocks = problem.seqlen_k.div_ceil(load.block.kv_block) as f64;
     if instance.kernel == Kernel::Select {
         let blocks = heads * (q_blocks / f64::from(c.block_m)).ceil();
-        let tiles = blocks * (kv_blocks / f64::from(c.threads())).ceil();
+        let tiles = blocks * (kv_blocks / SELECT_KEYS as f64).ceil();
         return Extent { blocks, loads: tiles, tiles };
     }
     // Query tiles that share a block of threads, and their rows.
@@ -183,11 +187,7 @@ pub fn extent(instance: &Instance, problem: &Problem, load: &MaskLoad) -> Extent
         )
     };
     let blocks = heads * (query_tiles / f64::from(shared_by)).ceil();
-    Extent {
-        blocks,
-        loads: blocks * key_tiles * union[1],
-        tiles: heads * query_tiles * key_tiles * union[0],
-    }
+    Extent { blocks, loads: blocks * key_tiles * union[1], tiles: heads * query_tiles * key_tiles * union[0] }
 }
 
 /// Predicts a launch of `instance`, of which `resident` blocks fit a multiprocessor, on a machine.
@@ -211,9 +211,9 @@ pub fn predict(
     let issue = work.instructions / machine.issue / clocks;
     let shared = work.shared_bytes / machine.shared_bytes / clocks;
     let l2 = work.l2_bytes / machine.l2_bytes / machine.clock_hz;
-    let memory = memory_bytes(machine, instance, problem, load, &extent, resident)
-        / machine.memory_bytes_per_second;
-    let chain = chain(instance, resident, tensor.max(shared), special.max(fp32).max(issue));
+    let memory =
+        memory_bytes(machine, instance, problem, load, &extent, resident) / machine.memory_bytes_per_second;
+    let chain = chain(instance, resident, tensor.max(shared), special.max(fp32).max(issue), l2);
     let density = if instance.kernel.is_sparse() { load.density } else { 1.0 };
     let pairs = problem.batch_heads() as f64 * problem.seqlen_q as f64 * problem.seqlen_k as f64;
     Prediction {
@@ -228,7 +228,9 @@ pub fn predict(
 
 /// Returns how long products and softmax take where they wait for each other: four warps, one a scheduler, alternate
 /// between the two; others resident fill the gaps.
-fn chain(instance: &Instance, resident: u32, products: f64, softmax: f64) -> f64 {
+///
+/// A selection first reads all keys, then looks at its rows: only another block of threads overlaps the two.
+fn chain(instance: &Instance, resident: u32, products: f64, softmax: f64, reading: f64) -> f64 {
     let c = &instance.constants;
     let (warps, alone) = match instance.kernel {
         Kernel::AttentionSparse | Kernel::AttentionDense => (c.warps, products + softmax),
@@ -236,7 +238,8 @@ fn chain(instance: &Instance, resident: u32, products: f64, softmax: f64) -> f64
         Kernel::HopperSparse | Kernel::HopperDense => {
             (4 * c.consumers(), products / 2.0 + softmax.max(products / 2.0))
         }
-        Kernel::AttentionPlain | Kernel::ReorderPool | Kernel::Select => return 0.0,
+        Kernel::Select => return (reading + softmax) / f64::from(resident.max(1)),
+        Kernel::AttentionPlain | Kernel::ReorderPool => return 0.0,
     };
     alone * 4.0 / f64::from((warps * resident).max(1))
 }

@@ -86,9 +86,7 @@ fn limits_of_dense_attention_are_those_reported_for_it() {
 
 #[test]
 fn unions_run_from_one_list_to_all() {
-    let union = |density, overlap, lists| {
-        MaskLoad { block: BLOCK, density, overlap }.union(lists)
-    };
+    let union = |density, overlap, lists| MaskLoad { block: BLOCK, density, overlap }.union(lists);
     assert_eq!(union(0.3, 0.0, 1), 0.3);
     assert!((union(0.3, 0.0, 2) - (1.0 - 0.7f64.powi(2))).abs() < 1e-12);
     assert!((union(0.3, 0.0, 3) - (1.0 - 0.7f64.powi(3))).abs() < 1e-12);

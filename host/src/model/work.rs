@@ -56,7 +56,7 @@ pub struct Extent {
     pub blocks: f64,
     /// Key tiles that blocks load. Several query tiles of a block share one.
     pub loads: f64,
-    /// Products of a query tile with a key tile; for the selection, of its rows with as many keys as it has threads.
+    /// Products of a query tile with a key tile; for the selection, of its rows with 256 key blocks.
     pub tiles: f64,
 }
 

@@ -166,7 +166,8 @@ fn write_text(
                 if work == Work::default() {
                     continue;
                 }
-                let numbers = clocks(&work, machine, instance.kernel.arch()).map(|x| format!("{x:.0}"));
+                let numbers =
+                    clocks(&work, machine, instance.kernel.arch()).map(|x| format!("{:.0}", x.round() + 0.0));
                 let labels = [machine.name, unit, source].map(str::to_owned);
                 units.add_row(labels.into_iter().chain(numbers));
             }

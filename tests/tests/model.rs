@@ -22,14 +22,11 @@ fn measured(id: &str, arch: EmulatedArch) -> (Instance, Fit) {
 #[track_caller]
 fn assert_constants_agree_with_counts(id: &str, arch: EmulatedArch) {
     let (instance, fit) = measured(id, arch);
-    // Counts are linear in the units, but for the few tiles at the ends of lists that neighbours do not share.
-    assert!(fit.residual < 0.02, "{id}: residual {}", fit.residual);
-    // A third of the lists of neighbours in common.
-    let shared = if instance.constants.has_producer() && id.contains("sm90a") {
-        f64::from(instance.constants.consumers())
-    } else {
-        1.0
-    };
+    // Counts are linear in the units, exactly so without warps that wait for each other: how often they ask differs.
+    let hopper = arch == EmulatedArch::Sm90a;
+    assert!(fit.residual < if hopper { 0.05 } else { 0.001 }, "{id}: residual {}", fit.residual);
+    // Half of what neighbours could share of their lists.
+    let shared = if hopper { f64::from(instance.constants.consumers()) } else { 1.0 };
     let sharing = if instance.kernel.is_sparse() { 1.0 + (shared - 1.0) / 2.0 } else { shared };
     let extent = Extent { blocks: 100.0, loads: 10_000.0, tiles: 10_000.0 * sharing };
     let counted = fit.costs.total(&extent);
@@ -39,8 +36,9 @@ fn assert_constants_agree_with_counts(id: &str, arch: EmulatedArch) {
         ("special functions", |work| work.special, 0.02),
         ("L2 bytes", |work| work.l2_bytes, 0.05),
         ("shared memory", |work| work.shared_bytes, 0.05),
-        ("f32", |work| work.fp32, 0.10),
-        ("instructions", |work| work.instructions, 0.25),
+        // The emulator counts both paths of a warp whose lanes part at the end of the loop: see docs/model.md.
+        ("f32", |work| work.fp32, if hopper { 0.35 } else { 0.10 }),
+        ("instructions", |work| work.instructions, if hopper { 0.25 } else { 0.15 }),
     ];
     for (name, of, within) in parts {
         let ratio = of(&derived) / of(&counted);

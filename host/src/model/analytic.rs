@@ -14,6 +14,8 @@ use super::work::{UnitCosts, Work};
 const STORED: f64 = 2.0;
 /// Lanes of a warp.
 const WARP: f64 = 32.0;
+/// Bytes of a sector of the L2 cache.
+const SECTOR: f64 = 32.0;
 /// Floating-point operations of one `mma` m16n8k16.
 const MMA_FLOPS: f64 = 2.0 * 16.0 * 8.0 * 16.0;
 /// Instructions a warp spends on a tile besides arithmetic, copies and operands: addresses, waits, the walk of the list.
@@ -23,7 +25,7 @@ const TILE_OVERHEAD: f64 = 100.0;
 pub fn analytic(instance: &Instance) -> Option<UnitCosts> {
     let c = &instance.constants;
     match instance.kernel {
-        Kernel::AttentionSparse | Kernel::AttentionDense => Some(portable(c)),
+        Kernel::AttentionSparse | Kernel::AttentionDense => Some(portable(c, instance.kernel.is_sparse())),
         Kernel::HopperSparse | Kernel::HopperDense => Some(hopper(c)),
         Kernel::AttentionPlain | Kernel::ReorderPool | Kernel::Select => None,
     }
@@ -62,11 +64,13 @@ fn rows(rows: f64, head_dim: f64) -> Work {
 }
 
 /// `mma.sync`: each warp reads all keys and values of the block's tile for its 16 rows.
-fn portable(c: &Constants) -> UnitCosts {
+fn portable(c: &Constants, has_lists: bool) -> UnitCosts {
     let (m, n, d) = (f64::from(c.block_m), f64::from(c.block_n), f64::from(c.head_dim));
     let (warps, stage) = (m / f64::from(WARP_ROWS), f64::from(c.stage_bytes()));
     let arithmetic = scores(m, n, d);
     let operands = warps * stage;
+    // Each warp reads an entry and the two bounds of its block, a sector each.
+    let lists = if has_lists { warps * 3.0 * SECTOR } else { 0.0 };
     // Four matrices of 8 x 16 bytes an `ldmatrix`, 16 bytes a lane a copy.
     let moves = operands / 512.0 + stage / 16.0 / WARP;
     let tile = Work {
@@ -75,7 +79,7 @@ fn portable(c: &Constants) -> UnitCosts {
             + moves
             + warps * TILE_OVERHEAD,
         shared_bytes: operands + stage,
-        l2_bytes: stage,
+        l2_bytes: stage + lists,
         ..arithmetic
     };
     UnitCosts { block: rows(m, d), load: Work::default(), tile }

@@ -19,7 +19,8 @@
 //! A number of f32 is the sum of three of bf16, x = x0 + x1 + x2, of 8 bits each: |x1| <= 2^-9 |x|, |x2| <= 2^-18 |x|.
 //! Of the nine products of parts six are computed. The others, x1 y2 + x2 y1 + x2 y2, are at most 2^-25.9 |x y|, half a
 //! rounding of f32. The five small ones have a sum of their own, so that what tensor cores cut off counts for x0 y0 alone:
-//! at most 11 roundings for 8 elements (see `check::selection` of the host).
+//! at most 11 roundings for 8 elements (see `check::selection` of the host). (Henry, Tang, Heinecke, "Leveraging the bfloat16
+//! Artificial Intelligence Datatype", arXiv:1904.06376.)
 //!
 //! No sort: non-negative floats order as their encodings, so bisection ends at the one value `cut` where the prefix
 //! ends, with `sum(p < cut) < bound <= sum(p <= cut)`; of those equal to `cut` the first few are dropped. Once few

@@ -10,6 +10,7 @@ use nabla_host::{
     },
     model::{Extent, Fit, Work, analytic, measure},
 };
+use nabla_tests::nabla;
 
 fn measured(id: &str, arch: EmulatedArch) -> (Instance, Fit) {
     let instance = *INSTANCES.iter().find(|instance| variant_id(instance) == id).unwrap();
@@ -31,7 +32,8 @@ fn assert_constants_agree_with_counts(id: &str, arch: EmulatedArch) {
     let extent = Extent { blocks: 100.0, loads: 10_000.0, tiles: 10_000.0 * sharing };
     let counted = fit.costs.total(&extent);
     let derived = analytic(&instance).unwrap().total(&extent);
-    let parts: [(&str, fn(&Work) -> f64, f64); 6] = [
+    type Of = fn(&Work) -> f64;
+    let parts: [(&str, Of, f64); 6] = [
         ("matrix products", |work| work.tensor_flops, 0.001),
         ("special functions", |work| work.special, 0.02),
         ("L2 bytes", |work| work.l2_bytes, 0.05),
@@ -68,4 +70,30 @@ fn a_kernel_without_a_model_says_so() {
     let backend = emulator_backend(&EmulatorOptions::default()).unwrap();
     let message = measure(&*backend, instance).unwrap_err().to_string();
     assert!(message.contains(id) && message.contains("no model"), "{message}");
+}
+
+#[test]
+fn the_program_prints_the_model_of_a_kernel() {
+    let id = "bsfwd_sm80_m64_n64_d64_bf16_s2_w4_c4";
+    let inspect =
+        |more: &[&str]| nabla().args(["kernels", "inspect", id, "--model"]).args(more).output().unwrap();
+    let output = inspect(&["--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let model: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tile = &model["costs_from_counts"]["tile"];
+    assert_eq!(tile["tensor_flops"].as_f64(), Some(4.0 * 64.0 * 64.0 * 64.0));
+    let predictions = model["predictions"].as_array().unwrap();
+    // Four lengths and six densities on the one GPU whose code it is.
+    assert_eq!(predictions.len(), 24);
+    for prediction in predictions {
+        let of_part = &prediction["seconds_by_part"][prediction["limiter"].as_str().unwrap()];
+        assert_eq!(of_part, &prediction["seconds"]);
+        assert!(prediction["tflops_executed"].as_f64().unwrap() < 312.0, "beyond the peak: {prediction}");
+    }
+    let output = inspect(&["--arch", "sm_90a"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("H100 SXM") && text.contains("left out"), "{text}");
+    let refused =
+        nabla().args(["kernels", "inspect", "reorder_sm80_d64_bf16_w4", "--model"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
 }

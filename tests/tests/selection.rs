@@ -1,7 +1,5 @@
 //! The precision of the device's selection: scores that only float32 tells apart keep their order.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 use std::sync::Arc;
 
 use half::bf16;

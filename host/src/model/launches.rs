@@ -103,7 +103,7 @@ fn attention(
     let qkv = tensors(instance, query_tiles * rows, tiles * block.kv_block);
     let orders = Arc::new(Orders::new(&qkv.problem(), block)?);
     let pattern = if instance.kernel.is_sparse() {
-        let keep = |_, i: usize, j: usize| lists == Lists::Full || (i + j) % shared_by == 0;
+        let keep = |_, i: usize, j: usize| lists == Lists::Full || (i + j).is_multiple_of(shared_by);
         let mask = BlockMask::from_fn(1, Arc::clone(orders.q.layout()), Arc::clone(orders.kv.layout()), keep);
         Pattern::Mask(Arc::new(mask))
     } else {

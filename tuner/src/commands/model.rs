@@ -108,8 +108,14 @@ fn predictions(instance: &Instance, built: &Built, measured: &Fit, machine: &Mac
     let resident = resident(instance, built, machine);
     // Others do not depend on it, or hardly.
     let densities = if instance.kernel.is_sparse() { &DENSITIES[..] } else { &[100] };
+    // A longer row has no room.
+    let holds = |seqlen: usize| {
+        instance.kernel != Kernel::Select
+            || seqlen.div_ceil(block(instance).kv_block) <= instance.constants.max_kv_blocks as usize
+    };
     SEQLENS
         .into_iter()
+        .filter(|&seqlen| holds(seqlen))
         .flat_map(|seqlen| densities.iter().map(move |&density| (seqlen, density)))
         .map(|(seqlen, density)| {
             let head_dim = instance.constants.head_dim as usize;

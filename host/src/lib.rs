@@ -12,6 +12,7 @@ pub mod cost;
 pub mod error_measures;
 pub mod generate;
 pub mod io;
+pub mod model;
 pub mod policy;
 pub mod problem;
 pub mod provenance;

@@ -8,11 +8,11 @@ pub const WARP_ROWS: u32 = 16;
 pub const MAX_STAGES: u32 = 4;
 /// Longest side of a tile, and the largest head dimension: what register arrays are dimensioned for.
 pub const MAX_SIDE: u32 = 128;
-/// Elements of a pooled key the selection stages at a time.
-pub const SELECT_SLICE: u32 = 32;
-/// Words between pooled keys in shared memory: a slice and four words, so that eight lanes that read 16 bytes of
-/// eight keys touch all banks once.
-pub const SELECT_STRIDE: u32 = SELECT_SLICE + 4;
+/// Most rows of the map of a block of threads that selects: the width of `mma`.
+pub const MAX_SELECT_ROWS: u32 = 8;
+/// Words between rows of scores in shared memory beyond the scores: the eight rows that a warp writes four words of lie in
+/// different banks.
+const SELECT_PADDING: u32 = 4;
 
 /// Storage type of Q, K, V and the output; accumulation is f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,9 +122,14 @@ impl Constants {
         self.reorder_tokens() * self.head_dim * 4
     }
 
-    /// Returns the shared memory of the selection: rows of scores, their queries, a slice of a key per thread.
+    /// Returns the words from one row of scores to the next in the shared memory of the selection.
+    pub const fn select_stride(&self) -> u32 {
+        self.max_kv_blocks + SELECT_PADDING
+    }
+
+    /// Returns the shared memory of the selection: rows of scores.
     pub const fn select_shared_bytes(&self) -> u32 {
-        4 * (self.block_m * (self.max_kv_blocks + self.head_dim) + self.threads() * SELECT_STRIDE)
+        4 * self.block_m * self.select_stride()
     }
 }
 

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use crate::{
-    config::{Constants, Dtype, MAX_SIDE, MAX_STAGES, WARP_ROWS},
+    config::{Constants, Dtype, MAX_SELECT_ROWS, MAX_SIDE, MAX_STAGES, WARP_ROWS},
     hopper::{self, GROUP_ROWS, GROUP_WARPS, SharedMap, TensorMap},
 };
 
@@ -177,10 +177,12 @@ impl Instance {
         Self { kernel, constants: Constants { head_dim, dtype, ..Constants::DEFAULT } }
     }
 
-    /// Makes a selection of `rows` rows a block of threads, one warp each, of at most `max_kv_blocks` key blocks.
+    /// Makes a selection of `rows` rows a block of threads, of at most `max_kv_blocks` key blocks.
+    ///
+    /// Warps are as many as rows may be: all compute scores, also where only few rows have room.
     pub const fn select(rows: u32, max_kv_blocks: u32, head_dim: u32) -> Self {
-        let constants =
-            Constants { block_m: rows, warps: rows, max_kv_blocks, head_dim, ..Constants::DEFAULT };
+        let warps = MAX_SELECT_ROWS;
+        let constants = Constants { block_m: rows, warps, max_kv_blocks, head_dim, ..Constants::DEFAULT };
         Self { kernel: Kernel::Select, constants }
     }
 
@@ -254,8 +256,11 @@ impl Instance {
                 }
             }
             Kernel::Select => {
-                if c.block_m != c.warps {
-                    return Err("the selection gives each row a warp: warps = block_m");
+                if c.block_m == 0 || c.block_m > MAX_SELECT_ROWS {
+                    return Err("the selection takes 1 to 8 rows");
+                }
+                if c.warps < c.block_m {
+                    return Err("the selection gives each row a warp: warps are at least block_m");
                 }
                 if c.max_kv_blocks == 0 || !c.max_kv_blocks.is_multiple_of(256) {
                     return Err("max_kv_blocks is a multiple of 256: eight per lane are summed at a time");
@@ -484,6 +489,8 @@ pub const INSTANCES: &[Instance] = &[
     Instance::select(8, 2048,  64).with_ctas(2),
     Instance::select(8, 2048,  96).with_ctas(2),
     Instance::select(8, 2048, 128).with_ctas(2),
+    // Six rows: two blocks of threads fit a multiprocessor, of which one reads keys while the other looks at its rows.
+    Instance::select(6, 4096, 128).with_ctas(2),
     Instance::select(4, 8192, 128),
 ];
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use nabla_host::{
     Dtype, Policy,
-    backend::{AttentionOutput, Backend, Isa, Orders, Pattern},
+    backend::{
+        AttentionOutput, Backend, EmulatedArch, EmulatorOptions, Isa, Orders, Pattern, emulator_backend,
+    },
     reference::{Arithmetic, OrderedMask, RowSample, attention},
     variant::{MaskBlock, TileConfig},
 };
@@ -92,8 +94,16 @@ fn masks_agree_except_where_the_cumulative_sum_is_within_rounding_of_the_thresho
     let names: Vec<String> =
         golden.names().iter().filter_map(|n| n.strip_suffix(".mask").map(str::to_owned)).collect();
     assert_eq!(names.len(), 9, "{names:?}");
+    let mut backends: Vec<(String, Box<dyn Backend>)> = Vec::new();
     for isa in Isa::available() {
-        let backend = cpu(isa);
+        backends.push((format!("{isa:?}"), Box::new(cpu(isa))));
+    }
+    // The device's kernels, on this machine, with sums as tensor cores make them.
+    for arch in [EmulatedArch::Sm80, EmulatedArch::Sm90a] {
+        let options = EmulatorOptions { arch, chip_numerics: true, ..EmulatorOptions::default() };
+        backends.push((format!("{arch:?}"), emulator_backend(&options).unwrap()));
+    }
+    for (device, backend) in &backends {
         let qkv = clip();
         let orders = Arc::new(Orders::new(&qkv.problem(), MaskBlock::square(64)).unwrap());
         let mut workspace = backend.load(qkv, orders).unwrap();
@@ -110,7 +120,7 @@ fn masks_agree_except_where_the_cumulative_sum_is_within_rounding_of_the_thresho
                 // 64 float32 additions of values up to 1.
                 assert!(
                     (sum - threshold).abs() < 64.0 * Dtype::F32.unit_roundoff(),
-                    "{name} {isa:?}: head {head} row {i} block {j}: ours {a}, theirs {b}, cumulative sum {sum}"
+                    "{name} {device}: head {head} row {i} block {j}: ours {a}, theirs {b}, cumulative sum {sum}"
                 );
             }
         }

@@ -387,6 +387,12 @@ pub(crate) struct KernelsInspectArgs {
     /// Print the machine code instead; needs ptxas and nvdisasm.
     #[arg(long)]
     pub(crate) sass: bool,
+    /// Print a performance model instead: what the kernel needs of each part of a GPU, and what that allows at best.
+    #[arg(long, conflicts_with_all = ["ptx", "sass"])]
+    pub(crate) model: bool,
+    /// Print the model as JSON.
+    #[arg(long, requires = "model")]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) cache: KernelCacheArgs,
 }

@@ -38,8 +38,13 @@ impl Map<'_> {
                 let k = &self.pooled_k[(head * self.kv_blocks + j) * d..][..d];
                 let terms = q.iter().zip(k).map(|(&a, &b)| f64::from(a) * f64::from(b));
                 let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), x: f64| (sum + x, size + x.abs()));
-                // A rounding per term, and a few for the factor and the difference to the maximum.
-                let roundings = (d + 4) as f64 * Dtype::F32.unit_roundoff();
+                // Of a sum of fused multiply-adds, a rounding per term. Tensor cores add eight terms and a sum at a time:
+                // each is cut off 24 bits behind the largest, which is a rounding each, and the result to 24 bits, which
+                // is two (as for A100 in arXiv 2511.10909; H100 cuts off less). Of the parts that terms are split into,
+                // sums of small ones add a 2^-8 of that, five times, and parts left out half a rounding.
+                // A few for the sum of both, the factor and the difference to the maximum.
+                let of_groups = d as f64 * 11.0 / 8.0 * (1.0 + 5.0 / 256.0);
+                let roundings = (of_groups + 8.0) * Dtype::F32.unit_roundoff();
                 error = error.max(size * f64::from(self.scale) * roundings);
                 sum * f64::from(self.scale)
             })

@@ -74,21 +74,55 @@ pub fn disassemble(nvdisasm: &CudaTool, cubin: &[u8]) -> io::Result<String> {
 /// Counts machine instructions by opcode with its modifiers: `HMMA.16816.F32.BF16`.
 pub fn sass_opcodes(sass: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for line in sass.lines() {
-        // `        /*0010*/              @!P0 LDGSTS.E.128 [R1], [R2] ;`
-        let Some(rest) = line.trim_start().strip_prefix("/*") else { continue };
-        let Some((address, rest)) = rest.split_once("*/") else { continue };
-        if !address.bytes().all(|b| b.is_ascii_hexdigit()) {
-            continue;
-        }
-        let mut words = rest.split_whitespace().filter(|word| !word.starts_with(['@', '{', '}']));
-        let Some(word) = words.next().filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))
-        else {
-            continue;
-        };
-        *counts.entry(word.trim_end_matches(';').to_owned()).or_default() += 1;
+    for word in sass.lines().filter_map(machine_opcode) {
+        *counts.entry(word.to_owned()).or_default() += 1;
     }
     counts
+}
+
+/// Finds the opcode of a line of machine code: `        /*0010*/              @!P0 LDGSTS.E.128 [R1], [R2] ;`.
+fn machine_opcode(line: &str) -> Option<&str> {
+    let (address, rest) = line.trim_start().strip_prefix("/*")?.split_once("*/")?;
+    if !address.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut words = rest.split_whitespace().filter(|word| !word.starts_with(['@', '{', '}']));
+    let word = words.next().filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))?;
+    Some(word.trim_end_matches(';'))
+}
+
+/// Counts the machine instructions of the loop with the most matrix products, of all its branches; `None` without one.
+///
+/// A loop is what lies between a label and the last branch back to it; of loops within each other with the same products
+/// the innermost counts.
+pub fn hot_loop(sass: &str) -> Option<BTreeMap<String, usize>> {
+    let lines: Vec<&str> = sass.lines().collect();
+    let mut labels = BTreeMap::new();
+    let mut hottest: Option<(usize, std::cmp::Reverse<usize>, BTreeMap<String, usize>)> = None;
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(label) = line.trim().strip_suffix(':') {
+            labels.insert(label, at);
+        }
+        // `@!P0 BRA `(.L_x_5) ;`
+        let Some(target) = line.split_once("BRA").and_then(|(_, rest)| rest.split_once("`(")) else {
+            continue;
+        };
+        let Some(&start) = target.1.split_once(')').and_then(|(label, _)| labels.get(label)) else {
+            continue;
+        };
+        let counts = sass_opcodes(&lines[start..=at].join("\n"));
+        let products: usize =
+            counts.iter().filter(|(name, _)| is_product(name)).map(|(_, count)| count).sum();
+        let candidate = (products, std::cmp::Reverse(at - start), counts);
+        if products > 0 && hottest.as_ref().is_none_or(|best| (best.0, best.1) < (candidate.0, candidate.1)) {
+            hottest = Some(candidate);
+        }
+    }
+    hottest.map(|(_, _, counts)| counts)
+}
+
+fn is_product(opcode: &str) -> bool {
+    ["HMMA", "HGMMA"].contains(&opcode.split('.').next().unwrap_or_default())
 }
 
 /// Adds counts up by the part of an opcode before the first dot, most frequent first.
@@ -159,5 +193,26 @@ fa:
         let counts = sass_opcodes(sass);
         assert_eq!((counts["HMMA.16816.F32.BF16"], counts["LDGSTS.E.128"], counts["EXIT"]), (2, 1, 1));
         assert_eq!(counts.len(), 4);
+        assert_eq!(hot_loop(sass), None, "it has no loop");
+    }
+
+    #[test]
+    fn the_hot_loop_is_the_innermost_with_the_most_matrix_products() {
+        let sass = "\
+.L_x_0:
+        /*0000*/                   MOV R1, R2 ;
+.L_x_1:
+        /*0010*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR8], R24 ;
+.L_x_2:
+        /*0020*/                   FADD R1, R2, R3 ;
+        /*0030*/              @!P0 BRA `(.L_x_2) ;
+        /*0040*/               @P1 BRA `(.L_x_3) ;
+        /*0050*/               @P1 BRA `(.L_x_1) ;
+.L_x_3:
+        /*0060*/                   BRA `(.L_x_0) ;
+";
+        let hot = hot_loop(sass).unwrap();
+        assert_eq!(hot.values().sum::<usize>(), 5, "{hot:?}");
+        assert_eq!((hot["HGMMA.64x64x16.F32.BF16"], hot["BRA"], hot.get("MOV")), (1, 3, None));
     }
 }

@@ -66,7 +66,7 @@ fn constants_that_do_not_go_together_are_refused() {
         change(&mut instance.constants);
         instance
     };
-    let refused: [(&str, Instance); 21] = [
+    let refused: [(&str, Instance); 22] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
@@ -79,6 +79,7 @@ fn constants_that_do_not_go_together_are_refused() {
         ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
         ("228 KiB", sparse_with(|c| c.ctas_per_sm = 4)),
         ("multiple of 256", Instance::select(8, 2048 + 64, 64)),
+        ("1 to 8 rows", Instance::select(16, 2048, 64)),
         ("head_dim is 64, 96 or 128", hopper_with(|c| c.head_dim = 32)),
         ("block_m is 64, 128 or 192", hopper_with(|c| c.block_m = 96)),
         ("block_m is 64, 128 or 192", hopper_with(|c| (c.block_m, c.warps) = (256, 20))),
@@ -101,8 +102,8 @@ fn shared_memory_is_what_the_tiles_take() {
     assert_eq!(sparse([64, 64, 128, 2], Dtype::Bf16).shared_bytes(), 4 * 64 * 128 * 2);
     // A query tile larger than a stage needs room of its own: 128 x 64 x 2 against 2 x 32 x 64 x 2.
     assert_eq!(sparse([128, 32, 64, 2], Dtype::Bf16).shared_bytes(), 8192 + 16384);
-    // Scores and queries of 8 rows, 256 slices of keys.
-    assert_eq!(Instance::select(8, 2048, 64).shared_bytes(), 4 * (8 * (2048 + 64) + 256 * 36));
+    // Scores of 8 rows, four words between them.
+    assert_eq!(Instance::select(8, 2048, 64).shared_bytes(), 4 * 8 * (2048 + 4));
     assert_eq!(Instance::tokens(Kernel::ReorderPool, 96, Dtype::F16).shared_bytes(), 10 * 96 * 4);
 }
 

@@ -10,25 +10,40 @@
 //! `j % 64` of word `j / 64`; lists ascending.
 //!
 //! ```text
-//!   a block of threads = ROWS query rows
-//!   1  scores    each thread one key x all rows     keys in slices of 32 elements ─ cp.async ─► shared memory
-//!                                                   queries in shared memory, read by all lanes at once
+//!   a block of threads = ROWS <= 8 query rows
+//!   1  scores    each warp 16 keys x all rows       keys ─ 16-byte loads ─► A, three parts of bf16     ┐ mma
+//!                                                   queries ─ once ───────► B, three parts, registers ─┘
 //!   2  select    each warp one row                  [ROWS][max_kv_blocks] scores in shared memory, in place p
-//!                bisection over the encodings of p, 30 steps; then one pass writes bitmap, list and count
+//!                bisection over the encodings of p; then one pass writes bitmap, list and count
 //! ```
+//! A number of f32 is the sum of three of bf16, x = x0 + x1 + x2, of 8 bits each: |x1| <= 2^-9 |x|, |x2| <= 2^-18 |x|.
+//! Of the nine products of parts six are computed. The others, x1 y2 + x2 y1 + x2 y2, are at most 2^-25.9 |x y|, half a
+//! rounding of f32. The five small ones have a sum of their own, so that what tensor cores cut off counts for x0 y0 alone:
+//! at most 11 roundings for 8 elements (see `check::selection` of the host). (Henry, Tang, Heinecke, "Leveraging the bfloat16
+//! Artificial Intelligence Datatype", arXiv:1904.06376.)
+//!
 //! No sort: non-negative floats order as their encodings, so bisection ends at the one value `cut` where the prefix
-//! ends, with `sum(p < cut) < bound <= sum(p <= cut)`; of those equal to `cut` the first few are dropped.
+//! ends, with `sum(p < cut) < bound <= sum(p <= cut)`; of those equal to `cut` the first few are dropped. Once few
+//! values are left between the ends, each step also moves them to the next values that there are.
 //! Sums are f64 over f32 sums of eight: off by at most 3 roundings of 2^-24.
 
 use super::lanes::{warp_max, warp_sum_f64};
 use crate::{
-    config::{Config, SELECT_SLICE, SELECT_STRIDE},
+    config::{Config, Constants, Dtype, MAX_SIDE},
+    layout::accumulator_element,
     ptx::{self, Device},
     softmax::Math,
 };
 
-/// Most rows of a block of threads: what a block of 1024 threads has warps.
-const MAX_ROWS: usize = 32;
+/// Keys of a tile: the height of `mma`.
+const KEYS: u32 = 16;
+/// Elements of a step of `mma`.
+const STEP: u32 = 16;
+/// Parts of a number.
+const PARTS: usize = 3;
+/// Steps of the bisection before values between its ends are looked at, which costs half as much again. Of rows of 500 to
+/// 4,000 normal scores, simulated, few are left then, and 14 steps are enough; 8 to 12 differ little.
+const COARSE_STEPS: u32 = 10;
 /// Scores a lane sums in f32.
 const GROUP: u32 = 8;
 /// Above this, `keep_from` selects nothing by threshold.
@@ -81,10 +96,10 @@ pub unsafe fn select<C: Config>(inputs: Inputs, outputs: Outputs, rule: Rule, fi
             ptx::barrier();
         }
         let row = first_row + warp;
-        if row >= rule.q_blocks {
+        if warp >= c.block_m || row >= rule.q_blocks {
             return;
         }
-        let scores = ptx::shared_base() + warp * c.max_kv_blocks * 4 + lane * 4;
+        let scores = ptx::shared_base() + (warp * c.select_stride() + lane) * 4;
         let words = rule.kv_blocks.div_ceil(64);
         let mask = |bits: *const u64| {
             if bits.is_null() { bits } else { bits.add(row as usize * words as usize) }
@@ -95,74 +110,85 @@ pub unsafe fn select<C: Config>(inputs: Inputs, outputs: Outputs, rule: Rule, fi
     }
 }
 
+/// Four numbers that load as one.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Quad([f32; 4]);
+
+/// Splits two numbers into parts of bf16, the largest first; each is a pair for `mma`.
+#[inline(always)]
+fn split(low: f32, high: f32) -> [u32; PARTS] {
+    let (mut low, mut high) = (low, high);
+    let mut parts = [0; PARTS];
+    for part in &mut parts {
+        *part = ptx::pack(Dtype::Bf16, low, high);
+        let [rounded_low, rounded_high] = ptx::unpack(Dtype::Bf16, *part);
+        // Exact: what is left has fewer bits.
+        (low, high) = (low - rounded_low, high - rounded_high);
+    }
+    parts
+}
+
 /// Computes the scores of ROWS rows and all keys into shared memory.
+///
+/// Of the 16 elements of a step a lane holds four side by side, for A and B alike: the sum over them does not depend on
+/// their order, and one load fetches them.
 ///
 /// # Safety
 /// As for [`select`].
 #[inline(always)]
 unsafe fn score<C: Config>(inputs: &Inputs, rule: &Rule, first_row: u32) {
-    let c = const { C::CONSTANTS };
-    let thread = ptx::thread();
-    let scores = ptx::shared_base();
-    let queries = scores + c.block_m * c.max_kv_blocks * 4;
-    let keys = queries + c.block_m * c.head_dim * 4;
-    let own_key = keys + thread * SELECT_STRIDE * 4;
-    // SAFETY: rows and keys past the last are copied as zeros from nowhere; regions lie within `select_shared_bytes`.
+    const STEPS: usize = (MAX_SIDE / STEP) as usize;
+    let c: Constants = const { C::CONSTANTS };
+    let (warp, lane) = (ptx::thread() / 32, ptx::thread() % 32);
+    let (line, quarter) = (lane / 4, lane % 4);
+    let steps = (c.head_dim / STEP) as usize;
+    let row_of = |of: *const f32, row: u32| {
+        let at = row as usize * c.head_dim as usize + quarter as usize * 4;
+        // SAFETY: callers name rows that exist; the offset stays within the row.
+        unsafe { of.add(at).cast::<Quad>() }
+    };
+    // SAFETY: rows and keys past the last are read as the last, and not written; scores lie within
+    // `select_shared_bytes`. `tile` is the same in all lanes of a warp.
     unsafe {
-        // Queries, in the first group of copies.
-        let mut i = thread;
-        while i < c.block_m * c.head_dim / 4 {
-            let present = first_row + i / (c.head_dim / 4) < rule.q_blocks;
-            let at = if present { (first_row * (c.head_dim / 4) + i) as usize * 4 } else { 0 };
-            let bytes = if present { 16 } else { 0 };
-            ptx::copy_async_16(queries + i * 16, inputs.pooled_q.add(at).cast(), bytes);
-            i += c.threads();
+        let from = row_of(inputs.pooled_q, (first_row + line).min(rule.q_blocks - 1));
+        let mut queries = [[[0u32; 2]; PARTS]; STEPS];
+        for k in 0..steps {
+            let Quad(q) = *from.add(4 * k);
+            let (left, right) = (split(q[0], q[1]), split(q[2], q[3]));
+            for p in 0..PARTS {
+                queries[k][p] = [left[p], right[p]];
+            }
         }
 
-        let mut first_key = 0;
-        while first_key < rule.kv_blocks {
-            let mut sums = [0.0f32; MAX_ROWS];
-            let mut column = 0;
-            while column < c.head_dim {
-                // A slice of a key for each thread: eight lanes copy 128 bytes of one.
-                ptx::barrier();
-                for i in 0..SELECT_SLICE / 4 {
-                    let index = i * c.threads() + thread;
-                    let (key, chunk) = (index / (SELECT_SLICE / 4), index % (SELECT_SLICE / 4));
-                    let present = first_key + key < rule.kv_blocks;
-                    let at = (first_key + key) as usize * c.head_dim as usize + (column + chunk * 4) as usize;
-                    let from = inputs.pooled_k.add(if present { at } else { 0 });
-                    let bytes = if present { 16 } else { 0 };
-                    ptx::copy_async_16(keys + key * SELECT_STRIDE * 4 + chunk * 16, from.cast(), bytes);
+        let last = rule.kv_blocks - 1;
+        let mut tile = warp;
+        while tile * KEYS < rule.kv_blocks {
+            let first_key = tile * KEYS;
+            let upper = row_of(inputs.pooled_k, (first_key + line).min(last));
+            let lower = row_of(inputs.pooled_k, (first_key + 8 + line).min(last));
+            let (mut large, mut small) = ([0.0f32; 4], [0.0f32; 4]);
+            for k in 0..steps {
+                let (Quad(x), Quad(y)) = (*upper.add(4 * k), *lower.add(4 * k));
+                let parts = [split(x[0], x[1]), split(y[0], y[1]), split(x[2], x[3]), split(y[2], y[3])];
+                let keys = |p: usize| parts.map(|part| part[p]);
+                let mut add = |sum: &mut [f32; 4], i: usize, j: usize| {
+                    ptx::mma(Dtype::Bf16, sum, &keys(i), queries[k][j]);
+                };
+                for (i, j) in [(0, 2), (1, 1), (2, 0), (0, 1), (1, 0)] {
+                    add(&mut small, i, j);
                 }
-                ptx::copy_commit();
-                ptx::copy_wait(0);
-                ptx::barrier();
-
-                // Not unrolled: LLVM would place all loads before the first sum, for which there are no registers.
-                let mut i = 0;
-                while i < ptx::opaque(SELECT_SLICE / 4) {
-                    let k = ptx::load_shared_4(own_key + i * 16);
-                    for r in 0..c.block_m {
-                        let q = ptx::load_shared_4(queries + (r * c.head_dim + column + i * 4) * 4);
-                        for e in 0..4 {
-                            sums[r as usize] = Device::fma(q[e], k[e], sums[r as usize]);
-                        }
-                    }
-                    i += 1;
-                }
-                column += SELECT_SLICE;
+                add(&mut large, 0, 0);
             }
-            let key = first_key + thread;
-            if key < rule.kv_blocks {
-                for r in 0..c.block_m {
-                    ptx::store_shared(
-                        scores + (r * c.max_kv_blocks + key) * 4,
-                        sums[r as usize] * rule.scale,
-                    );
+            for i in 0..4 {
+                let (key, row) = accumulator_element(lane, i as u32);
+                let key = first_key + key;
+                if key < rule.kv_blocks && row < c.block_m {
+                    let at = ptx::shared_base() + (row * c.select_stride() + key) * 4;
+                    ptx::store_shared(at, (large[i] + small[i]) * rule.scale);
                 }
             }
-            first_key += c.threads();
+            tile += c.warps;
         }
     }
 }
@@ -226,16 +252,24 @@ impl Cut {
                 return Self::NOTHING;
             }
 
+            // All values below `least` together are less than the bound: the cut is none of them, nor `least` itself.
+            let least = bound as f32 / (rule.kv_blocks + 1) as f32 * 0.99;
             let one = 1f32.to_bits();
-            let (mut low, mut high, mut sum) = (0, one + 1, 0.0);
+            let (mut low, mut high, mut sum) = (least.to_bits(), one + 1, 0.0);
+            let mut step = 0;
             while high - low > 1 {
                 let middle = low + (high - low) / 2;
-                let below = sum_below(scores, chunks, middle);
-                if below < bound {
-                    (low, sum) = (middle, below);
+                let found = if step < COARSE_STEPS {
+                    Split::at::<false>(scores, chunks, middle)
                 } else {
-                    high = middle;
+                    Split::at::<true>(scores, chunks, middle)
+                };
+                if found.below < bound {
+                    (low, sum) = (found.next, found.below);
+                } else {
+                    high = found.last + 1;
                 }
+                step += 1;
             }
 
             // The largest block stays, also when rounding leaves the sum of all below the bound.
@@ -325,24 +359,48 @@ unsafe fn bits_of(bitmap: *const u64, i: u32) -> u32 {
     unsafe { *bitmap.cast::<u32>().add(i as usize) }
 }
 
-/// Returns the sum of the row's elements with an encoding below `pivot`.
-///
-/// # Safety
-/// As for [`Cut::find`].
-#[inline(always)]
-unsafe fn sum_below(scores: u32, chunks: u32, pivot: u32) -> f64 {
-    let mut total = 0.0;
-    let mut i = 0;
-    while i < chunks {
-        let mut x = [0.0f32; GROUP as usize];
-        for (j, x) in x.iter_mut().enumerate() {
-            // SAFETY: the caller's; rows are 0 up to a whole number of groups.
-            let p = unsafe { ptx::load_shared(scores + (i + j as u32) * 128) };
-            *x = if p.to_bits() < pivot { p } else { 0.0 };
+/// A row's elements on both sides of an encoding.
+struct Split {
+    /// Sum of those below it.
+    below: f64,
+    /// Encoding of the largest of those, or of what is just below; the sum does not change from there on.
+    last: u32,
+    /// Encoding of the least of the others, or the encoding itself; the sum does not change up to there.
+    next: u32,
+}
+
+impl Split {
+    /// Splits a row at `pivot`, which is above 0 and not above the largest; with `NEIGHBOURS`, looks for its neighbours.
+    ///
+    /// # Safety
+    /// As for [`Cut::find`].
+    #[inline(always)]
+    unsafe fn at<const NEIGHBOURS: bool>(scores: u32, chunks: u32, pivot: u32) -> Self {
+        let (mut total, mut last, mut next) = (0.0, 0.0f32, f32::INFINITY);
+        let mut i = 0;
+        while i < chunks {
+            let mut x = [0.0f32; GROUP as usize];
+            for (j, x) in x.iter_mut().enumerate() {
+                // SAFETY: the caller's; rows are 0 up to a whole number of groups.
+                let p = unsafe { ptx::load_shared(scores + (i + j as u32) * 128) };
+                let is_below = p.to_bits() < pivot;
+                *x = if is_below { p } else { 0.0 };
+                if NEIGHBOURS {
+                    last = last.max(*x);
+                    next = next.min(if is_below { f32::INFINITY } else { p });
+                }
+            }
+            total += f64::from(((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])));
+            i += GROUP;
         }
-        total += f64::from(((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])));
-        i += GROUP;
+        // SAFETY: the caller's.
+        unsafe {
+            let below = warp_sum_f64(total);
+            if NEIGHBOURS {
+                Self { below, last: warp_max(last).to_bits(), next: (-warp_max(-next)).to_bits() }
+            } else {
+                Self { below, last: pivot - 1, next: pivot }
+            }
+        }
     }
-    // SAFETY: the caller's.
-    unsafe { warp_sum_f64(total) }
 }

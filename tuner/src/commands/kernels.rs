@@ -17,6 +17,7 @@ use nabla_host::{
     },
 };
 
+use super::model;
 use crate::{
     cli::{KernelsBuildArgs, KernelsCommand, KernelsInspectArgs, KernelsListArgs},
     failure::{Failure, Kind},
@@ -200,6 +201,12 @@ fn inspect(args: &KernelsInspectArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let sass = disassembled(&built);
+    if args.model {
+        let arch = args.arch.parse::<EmulatedArch>().map_err(|error| Failure::new(Kind::Usage, error))?;
+        let options = (arch, args.cache.kernel_cache.clone());
+        let sass = sass.as_deref().ok();
+        return model::run(&mut out, &instance, &built, sass, options, args.json);
+    }
     if args.sass {
         let sass = sass.map_err(|reason| Failure::new(Kind::Device, reason))?;
         write!(out, "{sass}")?;

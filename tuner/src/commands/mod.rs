@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod info;
 pub(crate) mod kernels;
 pub(crate) mod mask;
+mod model;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod sweep;

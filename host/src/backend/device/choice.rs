@@ -10,8 +10,9 @@ use crate::{
     variant::{Ineligible, MaskBlock, TileConfig},
 };
 
-/// Rows of the pooled map that the selection gives a block of threads, most first: fewer leave each more room.
-const SELECT_ROWS: [u32; 4] = [8, 4, 2, 1];
+/// Rows of the pooled map that the selection gives a block of threads, and blocks of threads on a multiprocessor, best
+/// first: fewer rows leave each more room, and two blocks overlap what one does in turn, which is worth two rows of eight.
+const SELECT_ROWS: [(u32, u32); 7] = [(8, 2), (7, 2), (6, 2), (8, 1), (4, 1), (2, 1), (1, 1)];
 
 /// Returns the type the kernels know a dtype by.
 pub(super) fn device_dtype(dtype: Dtype) -> Result<config::Dtype, Ineligible> {
@@ -81,7 +82,8 @@ pub(super) fn select_instance(head_dim: u32, kv_blocks: u32) -> Option<Instance>
         .min_by_key(|i| i.constants.max_kv_blocks);
     let made = || {
         let room = kv_blocks.checked_next_multiple_of(256)?;
-        SELECT_ROWS.into_iter().map(|rows| Instance::select(rows, room, head_dim)).find(|i| i.check().is_ok())
+        let sized = |(rows, ctas)| Instance::select(rows, room, head_dim).with_ctas(ctas);
+        SELECT_ROWS.into_iter().map(sized).find(|i| i.check().is_ok())
     };
     listed.copied().or_else(made)
 }

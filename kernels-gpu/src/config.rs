@@ -10,6 +10,10 @@ pub const MAX_STAGES: u32 = 4;
 pub const MAX_SIDE: u32 = 128;
 /// Elements of a pooled key the selection stages at a time.
 pub const SELECT_SLICE: u32 = 32;
+/// Largest slack of the softmax: weights stay far below what f16 holds.
+pub const MAX_SLACK: u32 = 8;
+/// Most of eight exponentials that are polynomials: more would cost more than the special function unit does.
+pub const MAX_POLYNOMIALS: u32 = 4;
 /// Words between pooled keys in shared memory: a slice and four words, so that eight lanes that read 16 bytes of
 /// eight keys touch all banks once.
 pub const SELECT_STRIDE: u32 = SELECT_SLICE + 4;
@@ -62,6 +66,11 @@ pub struct Constants {
     pub max_kv_blocks: u32,
     /// Blocks of threads that must fit a multiprocessor at once; more leave fewer registers to each.
     pub ctas_per_sm: u32,
+    /// Powers of two by which scores may exceed what weights are relative to, before what was accumulated is corrected;
+    /// 0 corrects with each tile.
+    pub slack: u32,
+    /// Of eight exponentials so many are polynomials, the others the special function unit's.
+    pub polynomials: u32,
 }
 
 impl Constants {
@@ -75,6 +84,8 @@ impl Constants {
         warps: 4,
         max_kv_blocks: 2048,
         ctas_per_sm: 1,
+        slack: 0,
+        polynomials: 0,
     };
 
     /// Returns the threads of a block.
@@ -100,6 +111,12 @@ impl Constants {
     /// Returns the bytes of a stage: a key tile and a value tile.
     pub const fn stage_bytes(&self) -> u32 {
         2 * self.key_tile_bytes()
+    }
+
+    /// Says whether the exponentials of a fragment, eight columns of scores, are polynomials: `polynomials` of eight in a
+    /// row, as far apart as can be.
+    pub const fn is_polynomial(&self, fragment: u32) -> bool {
+        fragment * self.polynomials % 8 + self.polynomials >= 8
     }
 
     /// Returns the shared memory of attention.

@@ -43,6 +43,8 @@ impl Config for Chosen {
             warps: number(option_env!("NABLA_WARPS"), default.warps),
             max_kv_blocks: number(option_env!("NABLA_MAX_KV_BLOCKS"), default.max_kv_blocks),
             ctas_per_sm: number(option_env!("NABLA_CTAS_PER_SM"), default.ctas_per_sm),
+            slack: number(option_env!("NABLA_SLACK"), default.slack),
+            polynomials: number(option_env!("NABLA_POLYNOMIALS"), default.polynomials),
         }
     };
 }

@@ -84,7 +84,7 @@ impl<C: Config> Consumer<C> {
                         feeder.slot_is_left();
                     }
                     for r in 0..2 {
-                        rows::rescale(&mut out, c.head_dim, r, corrections[r]);
+                        rows::rescale(c, &mut out, r, corrections[r]);
                     }
                     weights = self.round(&scores);
                     (held, holds) = (turn, 1);
@@ -226,7 +226,7 @@ impl<C: Config> Consumer<C> {
         }
         let mut corrections = [0.0; 2];
         // SAFETY: the caller's.
-        unsafe { rows::weigh(scores, c.block_n, rows, self.scale, |r, factor| corrections[r] = factor) };
+        unsafe { rows::weigh(c, scores, rows, self.scale, |r, factor| corrections[r] = factor) };
         corrections
     }
 

@@ -47,6 +47,38 @@ impl Dtype {
     }
 }
 
+/// Which query tiles a block of threads computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// Those of its place in the grid.
+    Once,
+    /// Its share of all, one group after the other: no more blocks of threads are launched than run at once.
+    Stride,
+    /// The same, in the order of a list that the host makes: longest first.
+    Listed,
+}
+
+impl Work {
+    /// Returns the number that stands for it in a device compilation and in variant ids.
+    pub const fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// Returns what a number stands for; what is not a code is [`Work::Once`].
+    pub const fn from_code(code: u32) -> Self {
+        match code {
+            1 => Self::Stride,
+            2 => Self::Listed,
+            _ => Self::Once,
+        }
+    }
+
+    /// Says whether a block of threads goes on to more work.
+    pub const fn is_persistent(self) -> bool {
+        !matches!(self, Self::Once)
+    }
+}
+
 /// All compile-time constants; a kernel reads those it has a use for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Constants {
@@ -71,6 +103,8 @@ pub struct Constants {
     pub slack: u32,
     /// Of eight exponentials so many are polynomials, the others the special function unit's.
     pub polynomials: u32,
+    /// Which query tiles a block of threads computes.
+    pub work: Work,
 }
 
 impl Constants {
@@ -86,6 +120,7 @@ impl Constants {
         ctas_per_sm: 1,
         slack: 0,
         polynomials: 0,
+        work: Work::Once,
     };
 
     /// Returns the threads of a block.

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use crate::{
-    config::{Constants, Dtype, MAX_POLYNOMIALS, MAX_SIDE, MAX_SLACK, MAX_STAGES, WARP_ROWS},
+    config::{Constants, Dtype, MAX_POLYNOMIALS, MAX_SIDE, MAX_SLACK, MAX_STAGES, WARP_ROWS, Work},
     hopper::{self, GROUP_ROWS, GROUP_WARPS, SharedMap, TensorMap},
 };
 
@@ -199,6 +199,11 @@ impl Instance {
         Self { constants: Constants { polynomials, ..self.constants }, ..self }
     }
 
+    /// Chooses which query tiles a block of threads computes.
+    pub const fn with_work(self, work: Work) -> Self {
+        Self { constants: Constants { work, ..self.constants }, ..self }
+    }
+
     /// Says whether the constants go together.
     ///
     /// # Errors
@@ -219,6 +224,12 @@ impl Instance {
         }
         if !(c.block_n * c.polynomials).is_multiple_of(64) {
             return Err("a tile has whole fragments of 8 keys by polynomials: block_n times polynomials is a multiple of 64");
+        }
+        if c.work.is_persistent() && !(matches!(self.kernel.arch(), Arch::Sm90a) && c.has_producer()) {
+            return Err("only Hopper kernels with a warpgroup that loads go on to more work");
+        }
+        if matches!(c.work, Work::Listed) && matches!(self.kernel, Kernel::HopperDense) {
+            return Err("all lists of dense attention are equally long: there is no order to choose");
         }
         match self.kernel {
             Kernel::AttentionSparse | Kernel::AttentionDense => {
@@ -315,6 +326,7 @@ impl Instance {
             ctas_per_sm,
             slack,
             polynomials,
+            work,
         } = self.constants;
         let (arch, dtype) = (self.kernel.arch().name(), dtype.name());
         match self.kernel {
@@ -332,6 +344,7 @@ impl Instance {
             ('c', ctas_per_sm, usual.ctas_per_sm),
             ('r', slack, usual.slack),
             ('e', polynomials, usual.polynomials),
+            ('p', work.code(), usual.work.code()),
         ] {
             if value != usual {
                 write!(out, "_{letter}{value}")?;
@@ -341,7 +354,7 @@ impl Instance {
     }
 
     /// Returns the environment of the device compilation.
-    pub const fn env(&self) -> [(&'static str, u32); 10] {
+    pub const fn env(&self) -> [(&'static str, u32); 11] {
         let Constants {
             block_m,
             block_n,
@@ -353,6 +366,7 @@ impl Instance {
             ctas_per_sm,
             slack,
             polynomials,
+            work,
         } = self.constants;
         [
             ("NABLA_BLOCK_M", block_m),
@@ -365,6 +379,7 @@ impl Instance {
             ("NABLA_CTAS_PER_SM", ctas_per_sm),
             ("NABLA_SLACK", slack),
             ("NABLA_POLYNOMIALS", polynomials),
+            ("NABLA_WORK", work.code()),
         ]
     }
 
@@ -402,6 +417,17 @@ impl Instance {
             Kernel::Select => sizes.q_blocks.div_ceil(self.constants.block_m),
         };
         [x, sizes.batch_heads, 1]
+    }
+
+    /// Returns the blocks of a launch along x, y, z on a device with so many multiprocessors: those of the grid, or as
+    /// many as run at once where they go on to more work.
+    pub const fn launch_grid(&self, sizes: &Sizes, multiprocessors: u32) -> [u32; 3] {
+        let [x, y, z] = self.grid(sizes);
+        if !self.constants.work.is_persistent() {
+            return [x, y, z];
+        }
+        let room = multiprocessors * self.constants.ctas_per_sm;
+        [if x * y < room { x * y } else { room }, 1, 1]
     }
 
     /// Returns the most query rows of one mask block that one tile of the kernel takes: query blocks are no shorter.
@@ -515,6 +541,10 @@ pub const INSTANCES: &[Instance] = &[
     hopper_sparse([128, 64,  64, 6], Dtype::Bf16).with_polynomials(1),
     hopper_sparse([192, 64,  64, 6], Dtype::F16).with_slack(8).with_polynomials(2),
     hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8),
+    // As many blocks of threads as run at once.
+    hopper_sparse([128, 64,  64, 6], Dtype::Bf16).with_work(Work::Stride),
+    hopper_sparse([192, 64,  64, 6], Dtype::Bf16).with_work(Work::Listed),
+    hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8).with_work(Work::Listed),
 
     hopper_dense([128, 128,  64, 4], Dtype::Bf16),
     hopper_dense([192, 64,   64, 6], Dtype::Bf16),
@@ -523,7 +553,7 @@ pub const INSTANCES: &[Instance] = &[
     hopper_dense([128, 128,  64, 4], Dtype::F16),
     hopper_dense([128, 128, 128, 2], Dtype::F16),
     hopper_dense([128, 128,  64, 4], Dtype::Bf16).with_slack(8).with_polynomials(1),
-    hopper_dense([128, 128, 128, 2], Dtype::Bf16).with_slack(8),
+    hopper_dense([128, 128, 128, 2], Dtype::Bf16).with_slack(8).with_work(Work::Stride),
 
     Instance::tokens(Kernel::AttentionPlain,  64, Dtype::Bf16),
     Instance::tokens(Kernel::AttentionPlain,  96, Dtype::Bf16),

@@ -135,13 +135,15 @@ impl Machine {
 fn parameters(kernel: Kernel) -> String {
     let (pointers, sizes, factors, maps) = match kernel {
         Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::AttentionPlain => (9, 5, 1, 0),
-        Kernel::HopperSparse | Kernel::HopperDense => (9, 5, 1, 3),
+        // Tensor maps and the order of work; with it go two sizes more.
+        Kernel::HopperSparse | Kernel::HopperDense => (9, 5, 1, 4),
         Kernel::ReorderPool => (5, 2, 0, 0),
         Kernel::Select => (7, 3, 2, 0),
     };
     const POINTER: &str = ".u64 .ptr .align 1";
     let types = [POINTER; 9][..pointers].iter().chain(&[".u32"; 5][..sizes]);
-    let types = types.chain(&[".f32"; 2][..factors]).chain(&[POINTER; 3][..maps]);
+    let types = types.chain(&[".f32"; 2][..factors]).chain(&[POINTER; 4][..maps]);
+    let types = types.chain(if maps > 0 { &[".u32"; 2][..] } else { &[] });
     types.enumerate().map(|(i, t)| format!("\n\t.param {t} p{i}")).collect::<Vec<_>>().join(",")
 }
 

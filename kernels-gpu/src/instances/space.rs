@@ -1,7 +1,7 @@
 //! Spaces of instances: axes, and every point of theirs that passes its check.
 
 use super::{Arch, Instance, Kernel};
-use crate::config::Dtype;
+use crate::config::{Dtype, Work};
 
 /// The values each constant takes; a space is their product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Axes {
     pub slack: &'static [u32],
     /// Polynomials among eight exponentials.
     pub polynomials: &'static [u32],
+    /// Which query tiles a block of threads computes.
+    pub work: &'static [Work],
 }
 
 /// The named spaces.
@@ -61,6 +63,7 @@ impl Axes {
         producer: &[false],
         slack: &[0],
         polynomials: &[0],
+        work: &[Work::Once],
     };
 
     /// The same for attention on compute capability 9.0a.
@@ -75,6 +78,7 @@ impl Axes {
         producer: &[false, true],
         slack: &[0, 4, 8],
         polynomials: &[0, 1, 2],
+        work: &[Work::Once, Work::Stride, Work::Listed],
     };
 
     /// Returns the points that pass [`Instance::check`], in the order of the axes, the last fastest.
@@ -90,10 +94,11 @@ impl Axes {
             self.producer.len(),
             self.slack.len(),
             self.polynomials.len(),
+            self.work.len(),
         ];
         (0..lengths.iter().product()).filter_map(move |point: usize| {
             let mut rest = point;
-            let mut at = [0; 10];
+            let mut at = [0; 11];
             for (at, length) in at.iter_mut().zip(lengths).rev() {
                 *at = rest % length;
                 rest /= length;
@@ -110,7 +115,8 @@ impl Axes {
             let instance = instance
                 .with_ctas(self.ctas_per_sm[at[6]])
                 .with_slack(self.slack[at[8]])
-                .with_polynomials(self.polynomials[at[9]]);
+                .with_polynomials(self.polynomials[at[9]])
+                .with_work(self.work[at[10]]);
             instance.check().is_ok().then_some(instance)
         })
     }

@@ -34,6 +34,10 @@ fn names_are_stable_and_different() {
     let alone = hopper_dense([64, 64, 64, 3], Dtype::F16).without_producer().with_ctas(2);
     assert_eq!(id(&alone), "dnfwd_sm90a_m64_n64_d64_f16_s3_w4_c2");
     assert_eq!(id(&hopper.with_slack(8).with_polynomials(1)), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12_r8_e1");
+    let last = hopper.with_slack(8).with_work(Work::Listed);
+    assert_eq!(id(&last), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12_r8_p2");
+    assert_eq!(Work::from_code(Work::Stride.code()), Work::Stride);
+    assert_eq!(Work::from_code(Work::Listed.code()), Work::Listed);
     assert_eq!(id(&alone.with_slack(4)), "dnfwd_sm90a_m64_n64_d64_f16_s3_w4_c2_r4");
     assert_eq!(id(&sparse_with(|c| c.ctas_per_sm = 2)), "bsfwd_sm80_m64_n64_d128_bf16_s2_w4_c2");
     let spaces = SPACES.iter().flat_map(|(_, axes)| axes.instances());
@@ -69,7 +73,7 @@ fn constants_that_do_not_go_together_are_refused() {
         change(&mut instance.constants);
         instance
     };
-    let refused: [(&str, Instance); 24] = [
+    let refused: [(&str, Instance); 27] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
@@ -82,6 +86,12 @@ fn constants_that_do_not_go_together_are_refused() {
         ("slack", sparse_with(|c| c.slack = 9)),
         ("polynomials", sparse_with(|c| c.polynomials = 5)),
         ("whole fragments", sparse_with(|c| (c.block_n, c.polynomials) = (32, 1))),
+        ("go on to more work", sparse_with(|c| c.work = Work::Stride)),
+        (
+            "go on to more work",
+            hopper_with(|c| (c.block_m, c.warps, c.work) = (64, 4, Work::Listed)),
+        ),
+        ("no order to choose", hopper_dense([128, 64, 64, 3], Dtype::F16).with_work(Work::Listed)),
         ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
         ("228 KiB", sparse_with(|c| c.ctas_per_sm = 4)),
         ("multiple of 256", Instance::select(8, 2048 + 64, 64)),
@@ -128,6 +138,16 @@ fn the_grid_covers_ragged_ends() {
 }
 
 #[test]
+fn blocks_that_go_on_to_more_work_are_no_more_than_run_at_once() {
+    let sizes = Sizes { batch_heads: 6, seqlen_q: 1000, q_blocks: 16, q_block: 64 };
+    let once = hopper_sparse([64, 64, 64, 6], Dtype::Bf16).with_ctas(2);
+    assert_eq!(once.launch_grid(&sizes, 4), [16, 6, 1]);
+    let stride = once.with_work(Work::Stride);
+    assert_eq!(stride.launch_grid(&sizes, 4), [8, 1, 1]);
+    assert_eq!(stride.launch_grid(&sizes, 132), [96, 1, 1]);
+}
+
+#[test]
 fn the_environment_says_all_constants() {
     let mut names = BTreeSet::new();
     let instance = Instance {
@@ -143,6 +163,7 @@ fn the_environment_says_all_constants() {
             ctas_per_sm: 8,
             slack: 9,
             polynomials: 10,
+            work: Work::Listed,
         },
     };
     let values: Vec<u32> = instance
@@ -152,7 +173,7 @@ fn the_environment_says_all_constants() {
             value
         })
         .to_vec();
-    assert_eq!(values, [1, 2, 3, 4, 1, 6, 7, 8, 9, 10]);
+    assert_eq!(values, [1, 2, 3, 4, 1, 6, 7, 8, 9, 10, 2]);
     assert_eq!(Dtype::from_code(Dtype::F16.code()), Dtype::F16);
     assert_eq!(Dtype::from_code(Dtype::Bf16.code()), Dtype::Bf16);
 }

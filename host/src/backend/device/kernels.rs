@@ -188,7 +188,8 @@ impl<D: Device> LoadedKernel<D> {
                 sizes.batch_heads
             )));
         }
-        self.device.launch(&self.function, self.instance.grid(sizes), arguments)
+        let grid = self.instance.launch_grid(sizes, self.device.limits().multiprocessors);
+        self.device.launch(&self.function, grid, arguments)
     }
 }
 

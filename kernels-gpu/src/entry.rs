@@ -304,7 +304,11 @@ mod chosen {
         unsafe fn queries(&self, place: Place, consumer: u32) -> QueryTile {
             let (block, tile) = self.block(place, consumer);
             // SAFETY: the block exists.
-            if block < self.q_blocks { unsafe { rows(self.q_starts, block, tile * GROUP_ROWS) } } else { NO_ROWS }
+            if block < self.q_blocks {
+                unsafe { rows(self.q_starts, block, tile * GROUP_ROWS) }
+            } else {
+                NO_ROWS
+            }
         }
 
         #[inline(always)]

@@ -8,9 +8,10 @@
 //! function unit; degree 4 is off by 44 * 2^-24. Rounding by addition of a large number: Cody and Waite, "Software
 //! Manual for the Elementary Functions".
 
-use crate::softmax::Math;
+use crate::{config::MAX_SLACK, softmax::Math};
 
 /// Coefficients of f, from that of the first power.
+#[expect(clippy::approx_constant, reason = "the first is not ln 2 but what makes the largest error least")]
 const COEFFICIENTS: [f32; 5] = [0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_1];
 /// 1.5 * 2^23: added to a small number it leaves the integer next to that in the lowest bits. With the bias of
 /// exponents on top, these bits are the exponent of 2^n.
@@ -21,6 +22,9 @@ const MANTISSA_BITS: u32 = 23;
 const LEAST: f32 = -127.0;
 /// Largest argument: the exponent of 2^n stays below that of infinity.
 pub const MOST: f32 = 127.0;
+
+/// Logarithms of weights exceed 0 by the slack at most.
+const _: () = assert!(MAX_SLACK < MOST as u32);
 
 /// Returns `2^x` within 2^-22 of its value; below the normal numbers something between 0 and the least of them. NaN
 /// stays NaN, -inf gives 0.

@@ -223,7 +223,9 @@ impl Instance {
             return Err("slack is at most 8 powers of two, polynomials at most 4 of 8");
         }
         if !(c.block_n * c.polynomials).is_multiple_of(64) {
-            return Err("a tile has whole fragments of 8 keys by polynomials: block_n times polynomials is a multiple of 64");
+            return Err(
+                "a tile has whole fragments of 8 keys by polynomials: block_n times polynomials is a multiple of 64",
+            );
         }
         if c.work.is_persistent() && !(matches!(self.kernel.arch(), Arch::Sm90a) && c.has_producer()) {
             return Err("only Hopper kernels with a warpgroup that loads go on to more work");
@@ -271,6 +273,12 @@ impl Instance {
                 if c.warps != (c.consumers() + 1) * GROUP_WARPS && !alone {
                     return Err(
                         "warps are 4 for each 64 rows and 4 that load; a single warpgroup may load for itself",
+                    );
+                }
+                if c.needed_registers() > c.consumer_registers() {
+                    return Err(
+                        "registers do not hold scores, weights and output: take smaller tiles, fewer warpgroups or \
+                         fewer blocks of threads per multiprocessor",
                     );
                 }
             }

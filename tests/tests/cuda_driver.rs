@@ -150,7 +150,11 @@ fn parameters(kernel: Kernel) -> String {
 /// Lists the instances for the problem of these tests that an sm_80 runs, and one that is in no list.
 fn instances() -> Vec<Instance> {
     let mut all = instances_for("sm_80");
-    all.push(Instance::attention(Kernel::AttentionDense, [64, 32, HEAD_DIM, 2], INSTANCES[0].constants.dtype));
+    all.push(Instance::attention(
+        Kernel::AttentionDense,
+        [64, 32, HEAD_DIM, 2],
+        INSTANCES[0].constants.dtype,
+    ));
     all
 }
 

@@ -40,13 +40,11 @@ pub const SPACES: &[(&str, Axes)] = &[
     ("sparse", Axes { kernels: &[Kernel::AttentionSparse], dtype: &[Dtype::Bf16], ..Axes::ALL }),
     ("all", Axes::ALL),
     (
-        "hopper-dense",
-        Axes { kernels: &[Kernel::HopperDense], dtype: &[Dtype::Bf16], ..Axes::HOPPER },
+        "hopper-tiles",
+        Axes { dtype: &[Dtype::Bf16], slack: &[0], polynomials: &[0], work: &[Work::Once], ..Axes::HOPPER },
     ),
-    (
-        "hopper-sparse",
-        Axes { kernels: &[Kernel::HopperSparse], dtype: &[Dtype::Bf16], ..Axes::HOPPER },
-    ),
+    ("hopper-dense", Axes { kernels: &[Kernel::HopperDense], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
+    ("hopper-sparse", Axes { kernels: &[Kernel::HopperSparse], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
     ("hopper", Axes::HOPPER),
 ];
 
@@ -104,8 +102,7 @@ impl Axes {
                 rest /= length;
             }
             let kernel = self.kernels[at[0]];
-            let shape =
-                [self.block_m[at[1]], self.block_n[at[2]], self.head_dim[at[3]], self.stages[at[4]]];
+            let shape = [self.block_m[at[1]], self.block_n[at[2]], self.head_dim[at[3]], self.stages[at[4]]];
             let dtype = self.dtype[at[5]];
             let instance = match (kernel.arch(), self.producer[at[7]]) {
                 (Arch::Sm80, _) => Instance::attention(kernel, shape, dtype),

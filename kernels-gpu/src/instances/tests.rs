@@ -73,7 +73,7 @@ fn constants_that_do_not_go_together_are_refused() {
         change(&mut instance.constants);
         instance
     };
-    let refused: [(&str, Instance); 27] = [
+    let refused: [(&str, Instance); 29] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
@@ -86,11 +86,10 @@ fn constants_that_do_not_go_together_are_refused() {
         ("slack", sparse_with(|c| c.slack = 9)),
         ("polynomials", sparse_with(|c| c.polynomials = 5)),
         ("whole fragments", sparse_with(|c| (c.block_n, c.polynomials) = (32, 1))),
+        ("registers", hopper_dense([192, 128, 64, 3], Dtype::Bf16)),
+        ("registers", hopper_dense([192, 64, 128, 5], Dtype::Bf16).with_work(Work::Stride)),
         ("go on to more work", sparse_with(|c| c.work = Work::Stride)),
-        (
-            "go on to more work",
-            hopper_with(|c| (c.block_m, c.warps, c.work) = (64, 4, Work::Listed)),
-        ),
+        ("go on to more work", hopper_with(|c| (c.block_m, c.warps, c.work) = (64, 4, Work::Listed))),
         ("no order to choose", hopper_dense([128, 64, 64, 3], Dtype::F16).with_work(Work::Listed)),
         ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
         ("228 KiB", sparse_with(|c| c.ctas_per_sm = 4)),
@@ -103,7 +102,7 @@ fn constants_that_do_not_go_together_are_refused() {
         ("warps are 4 for each 64 rows", hopper_with(|c| c.warps = 8)),
         ("3 stages or more", hopper_with(|c| (c.block_m, c.warps, c.stages) = (64, 4, 2))),
         ("227 KiB", hopper_with(|c| c.stages = 7)),
-        ("228 KiB", hopper_with(|c| c.ctas_per_sm = 2)),
+        ("228 KiB", hopper_sparse([64, 64, 128, 6], Dtype::F16).with_ctas(2)),
     ];
     for (expected, instance) in refused {
         let reason = instance.check().unwrap_err();

@@ -125,7 +125,11 @@ fn with_slack_small_rises_correct_nothing_and_large_ones_do() {
     assert_eq!(raise(f32::NEG_INFINITY).correction, 0.0, "nothing was accumulated yet");
     assert_eq!(raise(-3.0).correction, 0.0, "the first score, whatever it is");
     let step = raise(5.0);
-    assert_eq!((step.correction, step.weight::<Exact>(5.0)), (1.0, 256.0), "grown by 8 powers of two, no more");
+    assert_eq!(
+        (step.correction, step.weight::<Exact>(5.0)),
+        (1.0, 256.0),
+        "grown by 8 powers of two, no more"
+    );
     assert_eq!(raise(f32::NEG_INFINITY).correction, 1.0);
     // Relative to -3 still.
     let step = raise(5.5);

@@ -69,9 +69,8 @@ pub(super) fn tiles(problem: &Problem, instruction_sets: &[Arch]) -> Vec<TileCon
         })
     });
     // Any point can be compiled: listed instances are the ones that tests build, not all there are.
-    let mut tiles: Vec<TileConfig> = product
-        .filter(|&tile| attention_candidates(problem, None, tile, instruction_sets).is_ok())
-        .collect();
+    let mut tiles: Vec<TileConfig> =
+        product.filter(|&tile| attention_candidates(problem, None, tile, instruction_sets).is_ok()).collect();
     tiles.sort_unstable();
     tiles.dedup();
     tiles
@@ -94,8 +93,7 @@ pub(super) struct Preference {
 pub(super) fn default_tiles(block: Option<MaskBlock>, instruction_sets: &[Arch]) -> Preference {
     let Constants { block_m, block_n, .. } = Constants::DEFAULT;
     let (block_m, block_n) = (block_m as usize, block_n as usize);
-    let portable =
-        TileConfig { block_m: block.map_or(block_m, |block| block.q_block.min(block_m)), block_n };
+    let portable = TileConfig { block_m: block.map_or(block_m, |block| block.q_block.min(block_m)), block_n };
     let long = block.is_none_or(|block| block.kv_block.is_multiple_of(128));
     let hopper = TileConfig { block_m: 128, block_n: if long { 128 } else { 64 } };
     let fits = instruction_sets.contains(&Arch::Sm90a)
@@ -144,7 +142,7 @@ fn attention_instance(
         return Ok(instance);
     }
     let mut made = made(kernel, [block_m, block_n, head_dim], dtype);
-    match made.find_map(|instance| instance.check().is_ok().then_some(instance)) {
+    match made.find(|instance| instance.check().is_ok()) {
         Some(instance) => Ok(instance),
         None => {
             // The least demanding says why.
@@ -170,7 +168,8 @@ fn made(
         return Box::new([Instance::attention(kernel, shape(Constants::DEFAULT.stages), dtype)].into_iter());
     }
     // A single warpgroup leaves the tensor cores idle during its softmax: others have to share the multiprocessor.
-    let alone = HOPPER_CTAS.map(|ctas| Instance::hopper(kernel, shape(3), dtype).without_producer().with_ctas(ctas));
+    let alone =
+        HOPPER_CTAS.map(|ctas| Instance::hopper(kernel, shape(3), dtype).without_producer().with_ctas(ctas));
     let several = HOPPER_STAGES.map(|stages| Instance::hopper(kernel, shape(stages), dtype));
     Box::new(alone.into_iter().filter(move |_| block_m == GROUP_ROWS).chain(several))
 }
@@ -277,7 +276,11 @@ mod tests {
                     let candidates =
                         |tile| attention_candidates(&problem(head_dim, dtype), block, tile, sets).unwrap();
                     if let Some(tile) = preferred {
-                        assert_eq!(candidates(tile)[0].kernel.arch(), Arch::Sm90a, "{dtype} {head_dim} {block:?}");
+                        assert_eq!(
+                            candidates(tile)[0].kernel.arch(),
+                            Arch::Sm90a,
+                            "{dtype} {head_dim} {block:?}"
+                        );
                     }
                     let last = candidates(portable).pop().unwrap();
                     assert_eq!(last.kernel.arch(), Arch::Sm80, "{dtype} {head_dim} {block:?}");

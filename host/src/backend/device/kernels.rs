@@ -100,7 +100,8 @@ impl<D: Device> Kernels<D> {
 
     /// Says whether a kernel is to be had for an architecture that the device runs: prebuilt, or there is a compiler.
     pub(super) fn has(&self, instance: &Instance) -> bool {
-        let look = || architectures(self.device.limits().capability).iter().any(|a| self.store.has(instance, a));
+        let look =
+            || architectures(self.device.limits().capability).iter().any(|a| self.store.has(instance, a));
         *self.found.borrow_mut().entry(*instance).or_insert_with(look)
     }
 

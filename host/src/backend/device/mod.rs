@@ -8,7 +8,7 @@
 //! error      each failure in one message
 //! buffer     memory with what is known of its contents; guard zones where the device has none of its own
 //! choice     from a problem and a tile to the instances that could compute it
-//! work_order in which order blocks of threads that go on to more work take it
+//! order      in which blocks of threads that go on to more work take it
 //! kernels    from an instance to a function on the device
 //! workspace  tensors of a problem, and the kernels run on them
 //! instances  one listed instance at a time, for checks
@@ -20,7 +20,7 @@ mod choice;
 mod error;
 mod instances;
 mod kernels;
-mod work_order;
+mod order;
 mod workspace;
 
 use std::{fmt, path::Path, rc::Rc, sync::Arc};

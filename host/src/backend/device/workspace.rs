@@ -15,7 +15,7 @@ use super::{
     choice::{device_dtype, select_instance},
     error::DeviceError,
     kernels::LoadedKernel,
-    work_order::longest_first,
+    order::longest_first,
 };
 use crate::{
     BlockMask, Dtype, Policy, Problem,

@@ -48,12 +48,7 @@ impl<C: Config> Consumer<C> {
     /// # Safety
     /// All threads of the warpgroup come here, with barriers made; see `forward`.
     #[inline(always)]
-    pub(super) unsafe fn run<W: SharedWalk>(
-        &mut self,
-        bh: u32,
-        queries: QueryTile,
-        mut feeder: impl Feeder,
-    ) {
+    pub(super) unsafe fn run<W: SharedWalk>(&mut self, bh: u32, queries: QueryTile, mut feeder: impl Feeder) {
         let c = const { C::CONSTANTS };
         let ring = self.ring;
         // SAFETY: the caller's. All branches are the same in the whole warpgroup: they depend on the query tile, which

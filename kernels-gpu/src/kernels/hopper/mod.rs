@@ -133,8 +133,11 @@ impl Places {
         let mut at = ptx::block_x();
         while at < self.groups * self.heads {
             // SAFETY: the caller's.
-            let index =
-                if c.work == Work::Listed { unsafe { ptx::uniform(*self.order.add(at as usize)) } } else { at };
+            let index = if c.work == Work::Listed {
+                unsafe { ptx::uniform(*self.order.add(at as usize)) }
+            } else {
+                at
+            };
             // At least 1: division by zero would call a panic.
             let groups = self.groups.max(1);
             work(Place { group: index % groups, bh: index / groups });

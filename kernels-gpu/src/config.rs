@@ -8,6 +8,10 @@ pub const WARP_ROWS: u32 = 16;
 pub const MAX_STAGES: u32 = 4;
 /// Longest side of a tile, and the largest head dimension: what register arrays are dimensioned for.
 pub const MAX_SIDE: u32 = 128;
+/// Largest slack of the softmax: weights stay far below what f16 holds.
+pub const MAX_SLACK: u32 = 8;
+/// Most of eight exponentials that are polynomials: more would cost more than the special function unit does.
+pub const MAX_POLYNOMIALS: u32 = 4;
 /// Most rows of the map of a block of threads that selects: the width of `mma`.
 pub const MAX_SELECT_ROWS: u32 = 8;
 /// Words between rows of scores in shared memory beyond the scores: the eight rows that a warp writes four words of lie in
@@ -43,6 +47,38 @@ impl Dtype {
     }
 }
 
+/// Which query tiles a block of threads computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// Those of its place in the grid.
+    Once,
+    /// Its share of all, one group after the other: no more blocks of threads are launched than run at once.
+    Stride,
+    /// The same, in the order of a list that the host makes: longest first.
+    Listed,
+}
+
+impl Work {
+    /// Returns the number that stands for it in a device compilation and in variant ids.
+    pub const fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// Returns what a number stands for; what is not a code is [`Work::Once`].
+    pub const fn from_code(code: u32) -> Self {
+        match code {
+            1 => Self::Stride,
+            2 => Self::Listed,
+            _ => Self::Once,
+        }
+    }
+
+    /// Says whether a block of threads goes on to more work.
+    pub const fn is_persistent(self) -> bool {
+        !matches!(self, Self::Once)
+    }
+}
+
 /// All compile-time constants; a kernel reads those it has a use for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Constants {
@@ -62,6 +98,13 @@ pub struct Constants {
     pub max_kv_blocks: u32,
     /// Blocks of threads that must fit a multiprocessor at once; more leave fewer registers to each.
     pub ctas_per_sm: u32,
+    /// Powers of two by which scores may exceed what weights are relative to, before what was accumulated is corrected;
+    /// 0 corrects with each tile.
+    pub slack: u32,
+    /// Of eight exponentials so many are polynomials, the others the special function unit's.
+    pub polynomials: u32,
+    /// Which query tiles a block of threads computes.
+    pub work: Work,
 }
 
 impl Constants {
@@ -75,6 +118,9 @@ impl Constants {
         warps: 4,
         max_kv_blocks: 2048,
         ctas_per_sm: 1,
+        slack: 0,
+        polynomials: 0,
+        work: Work::Once,
     };
 
     /// Returns the threads of a block.
@@ -100,6 +146,12 @@ impl Constants {
     /// Returns the bytes of a stage: a key tile and a value tile.
     pub const fn stage_bytes(&self) -> u32 {
         2 * self.key_tile_bytes()
+    }
+
+    /// Says whether the exponentials of a fragment, eight columns of scores, are polynomials: `polynomials` of eight in a
+    /// row, as far apart as can be.
+    pub const fn is_polynomial(&self, fragment: u32) -> bool {
+        fragment * self.polynomials % 8 + self.polynomials >= 8
     }
 
     /// Returns the shared memory of attention.

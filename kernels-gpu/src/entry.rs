@@ -7,7 +7,7 @@
 #![feature(abi_ptx, asm_experimental_arch)]
 
 use nabla_kernels_gpu::{
-    config::{Config, Constants, Dtype},
+    config::{Config, Constants, Dtype, Work},
     instances::{Instance, Kernel},
     ptx,
 };
@@ -43,6 +43,9 @@ impl Config for Chosen {
             warps: number(option_env!("NABLA_WARPS"), default.warps),
             max_kv_blocks: number(option_env!("NABLA_MAX_KV_BLOCKS"), default.max_kv_blocks),
             ctas_per_sm: number(option_env!("NABLA_CTAS_PER_SM"), default.ctas_per_sm),
+            slack: number(option_env!("NABLA_SLACK"), default.slack),
+            polynomials: number(option_env!("NABLA_POLYNOMIALS"), default.polynomials),
+            work: Work::from_code(number(option_env!("NABLA_WORK"), default.work.code())),
         }
     };
 }
@@ -206,6 +209,10 @@ mod chosen {
 ///
 /// Parameters are those of the portable attention, and then `q_map`, `k_map`, `v_map`: tensor maps of `q`, `k`, `v` as
 /// `Instance::tensor_maps` describes them, in global memory, aligned to 64 bytes. `q`, `k` and `v` are not read.
+///
+/// Blocks of threads that go on to more work read of `groups` and `heads` what their grid does not say: x and y of
+/// `Instance::grid`. `order`, `[groups heads]`, is a permutation of all groups, head after head; read if the work is
+/// listed.
 #[allow(dead_code, unused_imports, reason = "one of two entry points is compiled")]
 #[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
 mod chosen {
@@ -213,7 +220,7 @@ mod chosen {
     use nabla_kernels_gpu::hopper::GROUP_ROWS;
     use nabla_kernels_gpu::kernels::{
         attention::QueryTile,
-        hopper::{self, Job, Maps, Results},
+        hopper::{self, Job, Maps, Place, Places, Results, Task},
         union::{AllKeys, Union, list_of_lane},
     };
 
@@ -221,8 +228,8 @@ mod chosen {
 
     /// Attends each query block to its listed key blocks; lists ascend.
     ///
-    /// Grid: x = query tiles by consumers, rounded up, y = bh. There are as many query tiles as query blocks times the
-    /// tiles of 64 rows of the longest.
+    /// Grid: x = query tiles by consumers, rounded up, y = bh, unless blocks of threads go on to more work. There are as
+    /// many query tiles as query blocks times the tiles of 64 rows of the longest.
     ///
     /// # Safety
     /// Buffers have the shapes above and are aligned to 16 bytes, listed blocks exist, starts ascend strictly to the
@@ -234,37 +241,21 @@ mod chosen {
         _q: *const u16, _k: *const u16, _v: *const u16, out: *mut u16, lse: *mut f32,
         q_starts: *const u32, kv_starts: *const u32, kv_num_blocks: *const i32, kv_indices: *const i32,
         q_blocks: u32, _kv_blocks: u32, max_blocks: u32, seqlen_q: u32, _seqlen_k: u32, softmax_scale: f32,
-        q_map: *const u8, k_map: *const u8, v_map: *const u8,
+        q_map: *const u8, k_map: *const u8, v_map: *const u8, order: *const u32, groups: u32, heads: u32,
     ) {
-        // Tiles of a query block: the grid has at least so many, and where it is rounded up, some have no rows. At least
+        let groups = if C.work.is_persistent() { groups } else { ptx::blocks_x() };
+        // Tiles of a query block: there are at least so many, and where groups are rounded up, some have no rows. At least
         // 1: division by zero would call a panic, which the device has no linker to find.
-        let tiles = (ptx::blocks_x() * C.consumers() / q_blocks.max(1)).max(1);
-        let first_tile = ptx::block_x() * C.consumers();
+        let tiles = (groups * C.consumers() / q_blocks.max(1)).max(1);
+        let job = Job { maps: Maps { q: q_map, k: k_map, v: v_map }, results: Results { out, lse }, seqlen_q, softmax_scale };
+        let lists = Lists { q_starts, kv_starts, kv_num_blocks, kv_indices, q_blocks, max_blocks, tiles };
         // SAFETY: the caller's.
-        unsafe {
-            let queries = |consumer: u32| {
-                let (block, tile) = ((first_tile + consumer) / tiles, (first_tile + consumer) % tiles);
-                if block < q_blocks { rows(q_starts, block, tile * GROUP_ROWS) } else { NO_ROWS }
-            };
-            let walk = || {
-                let consumer = list_of_lane(C, ptx::thread() % 32);
-                let block = (first_tile + consumer) / tiles;
-                let (mut indices, mut count) = (kv_indices, 0);
-                if queries(consumer).rows != 0 {
-                    let row = ptx::block_y() as usize * q_blocks as usize + block as usize;
-                    indices = kv_indices.add(row * max_blocks as usize);
-                    count = *kv_num_blocks.add(row) as u32;
-                }
-                Union::<Chosen>::new(kv_starts, indices, count)
-            };
-            let job = job(Maps { q: q_map, k: k_map, v: v_map }, out, lse, seqlen_q, softmax_scale);
-            hopper::forward::<Chosen, _>(job, queries, walk);
-        }
+        unsafe { hopper::forward::<Chosen, _>(job, lists, Places { order, groups, heads }) }
     }
 
     /// Attends all queries to all keys; lists are not read.
     ///
-    /// Grid: x = `block_m` queries each, y = bh.
+    /// Grid: x = `block_m` queries each, y = bh, unless blocks of threads go on to more work.
     ///
     /// # Safety
     /// Tensors have the shapes above and are aligned to 16 bytes; tensor maps are as described.
@@ -275,20 +266,92 @@ mod chosen {
         _q: *const u16, _k: *const u16, _v: *const u16, out: *mut u16, lse: *mut f32,
         _q_starts: *const u32, _kv_starts: *const u32, _kv_num_blocks: *const i32, _kv_indices: *const i32,
         _q_blocks: u32, _kv_blocks: u32, _max_blocks: u32, seqlen_q: u32, seqlen_k: u32, softmax_scale: f32,
-        q_map: *const u8, k_map: *const u8, v_map: *const u8,
+        q_map: *const u8, k_map: *const u8, v_map: *const u8, order: *const u32, groups: u32, heads: u32,
     ) {
-        let queries = |consumer: u32| {
-            let first = ptx::block_x() * C.block_m + consumer * GROUP_ROWS;
-            QueryTile { first, rows: seqlen_q.saturating_sub(first).min(GROUP_ROWS) }
-        };
-        let mut wanted = 0;
-        for consumer in 0..C.consumers() {
-            wanted |= u32::from(queries(consumer).rows != 0) << consumer;
-        }
+        let job = Job { maps: Maps { q: q_map, k: k_map, v: v_map }, results: Results { out, lse }, seqlen_q, softmax_scale };
         // SAFETY: the caller's.
         unsafe {
-            let job = job(Maps { q: q_map, k: k_map, v: v_map }, out, lse, seqlen_q, softmax_scale);
-            hopper::forward::<Chosen, _>(job, queries, || AllKeys::new(seqlen_k, wanted));
+            hopper::forward::<Chosen, _>(job, Everything { seqlen_q, seqlen_k }, Places { order, groups, heads });
+        }
+    }
+
+    /// Query blocks with their lists.
+    #[derive(Clone, Copy)]
+    struct Lists {
+        q_starts: *const u32,
+        kv_starts: *const u32,
+        kv_num_blocks: *const i32,
+        kv_indices: *const i32,
+        q_blocks: u32,
+        max_blocks: u32,
+        /// Query tiles of a block.
+        tiles: u32,
+    }
+
+    impl Lists {
+        /// Returns the query block of a consumer, and which tile of it.
+        #[inline(always)]
+        fn block(&self, place: Place, consumer: u32) -> (u32, u32) {
+            let tile = place.group * C.consumers() + consumer;
+            (tile / self.tiles, tile % self.tiles)
+        }
+    }
+
+    impl Task for Lists {
+        type Walk = Union<Chosen>;
+
+        #[inline(always)]
+        unsafe fn queries(&self, place: Place, consumer: u32) -> QueryTile {
+            let (block, tile) = self.block(place, consumer);
+            // SAFETY: the block exists.
+            if block < self.q_blocks {
+                unsafe { rows(self.q_starts, block, tile * GROUP_ROWS) }
+            } else {
+                NO_ROWS
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn walk(&self, place: Place) -> Union<Chosen> {
+            let consumer = list_of_lane(C, ptx::thread() % 32);
+            let (block, _) = self.block(place, consumer);
+            // SAFETY: as for the entry point; only blocks that exist have rows.
+            unsafe {
+                let (mut indices, mut count) = (self.kv_indices, 0);
+                if self.queries(place, consumer).rows != 0 {
+                    let row = place.bh as usize * self.q_blocks as usize + block as usize;
+                    indices = self.kv_indices.add(row * self.max_blocks as usize);
+                    count = *self.kv_num_blocks.add(row) as u32;
+                }
+                Union::new(self.kv_starts, indices, count)
+            }
+        }
+    }
+
+    /// All queries and all keys.
+    #[derive(Clone, Copy)]
+    struct Everything {
+        seqlen_q: u32,
+        seqlen_k: u32,
+    }
+
+    impl Task for Everything {
+        type Walk = AllKeys;
+
+        #[inline(always)]
+        unsafe fn queries(&self, place: Place, consumer: u32) -> QueryTile {
+            let first = place.group * C.block_m + consumer * GROUP_ROWS;
+            QueryTile { first, rows: self.seqlen_q.saturating_sub(first).min(GROUP_ROWS) }
+        }
+
+        #[inline(always)]
+        unsafe fn walk(&self, place: Place) -> AllKeys {
+            let mut wanted = 0;
+            for consumer in 0..C.consumers() {
+                // SAFETY: reads nothing.
+                wanted |= u32::from(unsafe { self.queries(place, consumer) }.rows != 0) << consumer;
+            }
+            AllKeys::new(self.seqlen_k, wanted)
         }
     }
 
@@ -303,19 +366,6 @@ mod chosen {
         // SAFETY: the caller's.
         let (first, end) = unsafe { (*starts.add(block as usize) + skip, *starts.add(block as usize + 1)) };
         QueryTile { first, rows: end.saturating_sub(first).min(GROUP_ROWS) }
-    }
-
-    /// Finds the results of this block's head.
-    ///
-    /// # Safety
-    /// As for the entry points.
-    #[inline(always)]
-    unsafe fn job(maps: Maps, out: *mut u16, lse: *mut f32, seqlen_q: u32, softmax_scale: f32) -> Job {
-        let bh = ptx::block_y();
-        let token = bh as usize * seqlen_q as usize;
-        // SAFETY: the caller's.
-        let results = unsafe { Results { out: out.add(token * C.head_dim as usize), lse: lse.add(token) } };
-        Job { maps, results, bh, softmax_scale }
     }
 
     pub(super) const KERNEL: Kernel =

@@ -25,6 +25,10 @@ const MULTIPROCESSOR_REGISTERS: u32 = 65_536;
 const REGISTER_UNIT: u32 = 8;
 /// Most registers a consumer is given: what is left is enough for a producer.
 const MAX_CONSUMER_REGISTERS: u32 = 240;
+/// Registers of a consumer besides its tiles, and where it goes on to more work: with fewer, ptxas 13.5 spills most of the
+/// variants that were tried, with these one of 55 (`docs/kernel-notes.md`).
+const OTHER_REGISTERS: u32 = 40;
+const PERSISTENT_REGISTERS: u32 = 16;
 /// Fewest registers the producer works with.
 const MIN_PRODUCER_REGISTERS: u32 = 40;
 
@@ -64,6 +68,24 @@ impl Constants {
         let rest = all - consumer * self.consumers();
         let producer = if rest < launched { rest } else { launched };
         Some(RegisterSplit { producer, consumer })
+    }
+
+    /// Returns the registers of a thread that computes: the division's, or those it is launched with.
+    pub const fn consumer_registers(&self) -> u32 {
+        let launched =
+            MULTIPROCESSOR_REGISTERS / (self.threads() * self.ctas_per_sm) / REGISTER_UNIT * REGISTER_UNIT;
+        match self.register_split() {
+            Some(split) => split.consumer,
+            None if launched > MAX_REGISTERS => MAX_REGISTERS,
+            None => launched,
+        }
+    }
+
+    /// Returns the registers that a thread which computes cannot do without: output, scores, the weights of the tile
+    /// before, and what else is alive.
+    pub const fn needed_registers(&self) -> u32 {
+        let further = if self.work.is_persistent() { PERSISTENT_REGISTERS } else { 0 };
+        self.head_dim / 2 + self.block_n / 2 + self.block_n / 4 + OTHER_REGISTERS + further
     }
 
     /// Returns the shape of the query tile of a warpgroup.

@@ -6,7 +6,9 @@
 use core::fmt;
 
 use crate::{
-    config::{Constants, Dtype, MAX_SELECT_ROWS, MAX_SIDE, MAX_STAGES, WARP_ROWS},
+    config::{
+        Constants, Dtype, MAX_POLYNOMIALS, MAX_SELECT_ROWS, MAX_SIDE, MAX_SLACK, MAX_STAGES, WARP_ROWS, Work,
+    },
     hopper::{self, GROUP_ROWS, GROUP_WARPS, SharedMap, TensorMap},
 };
 
@@ -191,6 +193,21 @@ impl Instance {
         Self { constants: Constants { ctas_per_sm, ..self.constants }, ..self }
     }
 
+    /// Corrects what was accumulated only where weights would exceed 2^`slack`.
+    pub const fn with_slack(self, slack: u32) -> Self {
+        Self { constants: Constants { slack, ..self.constants }, ..self }
+    }
+
+    /// Computes so many of eight exponentials by polynomials.
+    pub const fn with_polynomials(self, polynomials: u32) -> Self {
+        Self { constants: Constants { polynomials, ..self.constants }, ..self }
+    }
+
+    /// Chooses which query tiles a block of threads computes.
+    pub const fn with_work(self, work: Work) -> Self {
+        Self { constants: Constants { work, ..self.constants }, ..self }
+    }
+
     /// Says whether the constants go together.
     ///
     /// # Errors
@@ -205,6 +222,20 @@ impl Instance {
         }
         if c.ctas_per_sm == 0 || self.threads() * c.ctas_per_sm > 2048 {
             return Err("a multiprocessor holds 1 to 2048 threads");
+        }
+        if c.slack > MAX_SLACK || c.polynomials > MAX_POLYNOMIALS {
+            return Err("slack is at most 8 powers of two, polynomials at most 4 of 8");
+        }
+        if !(c.block_n * c.polynomials).is_multiple_of(64) {
+            return Err(
+                "a tile has whole fragments of 8 keys by polynomials: block_n times polynomials is a multiple of 64",
+            );
+        }
+        if c.work.is_persistent() && !(matches!(self.kernel.arch(), Arch::Sm90a) && c.has_producer()) {
+            return Err("only Hopper kernels with a warpgroup that loads go on to more work");
+        }
+        if matches!(c.work, Work::Listed) && matches!(self.kernel, Kernel::HopperDense) {
+            return Err("all lists of dense attention are equally long: there is no order to choose");
         }
         match self.kernel {
             Kernel::AttentionSparse | Kernel::AttentionDense => {
@@ -246,6 +277,12 @@ impl Instance {
                 if c.warps != (c.consumers() + 1) * GROUP_WARPS && !alone {
                     return Err(
                         "warps are 4 for each 64 rows and 4 that load; a single warpgroup may load for itself",
+                    );
+                }
+                if c.needed_registers() > c.consumer_registers() {
+                    return Err(
+                        "registers do not hold scores, weights and output: take smaller tiles, fewer warpgroups or \
+                         fewer blocks of threads per multiprocessor",
                     );
                 }
             }
@@ -293,8 +330,19 @@ impl Instance {
     /// # Errors
     /// Those of `out`.
     pub fn id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        let Constants { block_m, block_n, head_dim, stages, dtype, warps, max_kv_blocks, ctas_per_sm } =
-            self.constants;
+        let Constants {
+            block_m,
+            block_n,
+            head_dim,
+            stages,
+            dtype,
+            warps,
+            max_kv_blocks,
+            ctas_per_sm,
+            slack,
+            polynomials,
+            work,
+        } = self.constants;
         let (arch, dtype) = (self.kernel.arch().name(), dtype.name());
         match self.kernel {
             Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::HopperSparse | Kernel::HopperDense => {
@@ -305,14 +353,36 @@ impl Instance {
             Kernel::ReorderPool => write!(out, "reorder_{arch}_d{head_dim}_{dtype}_w{warps}")?,
             Kernel::Select => write!(out, "select_{arch}_m{block_m}_k{max_kv_blocks}_d{head_dim}_w{warps}")?,
         }
-        // The usual 1 stays unsaid.
-        if ctas_per_sm == 1 { Ok(()) } else { write!(out, "_c{ctas_per_sm}") }
+        // What is usual stays unsaid.
+        let usual = Constants::DEFAULT;
+        for (letter, value, usual) in [
+            ('c', ctas_per_sm, usual.ctas_per_sm),
+            ('r', slack, usual.slack),
+            ('e', polynomials, usual.polynomials),
+            ('p', work.code(), usual.work.code()),
+        ] {
+            if value != usual {
+                write!(out, "_{letter}{value}")?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the environment of the device compilation.
-    pub const fn env(&self) -> [(&'static str, u32); 8] {
-        let Constants { block_m, block_n, head_dim, stages, dtype, warps, max_kv_blocks, ctas_per_sm } =
-            self.constants;
+    pub const fn env(&self) -> [(&'static str, u32); 11] {
+        let Constants {
+            block_m,
+            block_n,
+            head_dim,
+            stages,
+            dtype,
+            warps,
+            max_kv_blocks,
+            ctas_per_sm,
+            slack,
+            polynomials,
+            work,
+        } = self.constants;
         [
             ("NABLA_BLOCK_M", block_m),
             ("NABLA_BLOCK_N", block_n),
@@ -322,6 +392,9 @@ impl Instance {
             ("NABLA_WARPS", warps),
             ("NABLA_MAX_KV_BLOCKS", max_kv_blocks),
             ("NABLA_CTAS_PER_SM", ctas_per_sm),
+            ("NABLA_SLACK", slack),
+            ("NABLA_POLYNOMIALS", polynomials),
+            ("NABLA_WORK", work.code()),
         ]
     }
 
@@ -359,6 +432,17 @@ impl Instance {
             Kernel::Select => sizes.q_blocks.div_ceil(self.constants.block_m),
         };
         [x, sizes.batch_heads, 1]
+    }
+
+    /// Returns the blocks of a launch along x, y, z on a device with so many multiprocessors: those of the grid, or as
+    /// many as run at once where they go on to more work.
+    pub const fn launch_grid(&self, sizes: &Sizes, multiprocessors: u32) -> [u32; 3] {
+        let [x, y, z] = self.grid(sizes);
+        if !self.constants.work.is_persistent() {
+            return [x, y, z];
+        }
+        let room = multiprocessors * self.constants.ctas_per_sm;
+        [if x * y < room { x * y } else { room }, 1, 1]
     }
 
     /// Returns the most query rows of one mask block that one tile of the kernel takes: query blocks are no shorter.
@@ -434,6 +518,8 @@ pub const INSTANCES: &[Instance] = &[
     sparse([128, 64,  96, 2], Dtype::Bf16),
     sparse([128, 64, 128, 2], Dtype::Bf16),
     sparse([128, 64, 128, 2], Dtype::F16),
+    // Corrections and exponentials saved.
+    sparse([64, 64,  64, 2], Dtype::Bf16).with_ctas(4).with_slack(8).with_polynomials(1),
 
     dense([64, 64,  64, 2], Dtype::Bf16).with_ctas(4),
     dense([128, 64, 64, 3], Dtype::Bf16).with_ctas(2),
@@ -465,6 +551,15 @@ pub const INSTANCES: &[Instance] = &[
     // Mask blocks of 128 keys.
     hopper_sparse([128, 128,  64, 4], Dtype::Bf16),
     hopper_sparse([128, 128, 128, 2], Dtype::Bf16),
+    // Corrections and exponentials saved.
+    hopper_sparse([ 64, 64,  64, 3], Dtype::Bf16).without_producer().with_ctas(3).with_slack(8),
+    hopper_sparse([128, 64,  64, 6], Dtype::Bf16).with_polynomials(1),
+    hopper_sparse([192, 64,  64, 6], Dtype::F16).with_slack(8).with_polynomials(2),
+    hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8),
+    // As many blocks of threads as run at once.
+    hopper_sparse([128, 64,  64, 6], Dtype::Bf16).with_work(Work::Stride),
+    hopper_sparse([192, 64,  64, 6], Dtype::Bf16).with_work(Work::Listed),
+    hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8).with_work(Work::Listed),
 
     hopper_dense([128, 128,  64, 4], Dtype::Bf16),
     hopper_dense([192, 64,   64, 6], Dtype::Bf16),
@@ -472,6 +567,8 @@ pub const INSTANCES: &[Instance] = &[
     hopper_dense([128, 128, 128, 2], Dtype::Bf16),
     hopper_dense([128, 128,  64, 4], Dtype::F16),
     hopper_dense([128, 128, 128, 2], Dtype::F16),
+    hopper_dense([128, 128,  64, 4], Dtype::Bf16).with_slack(8).with_polynomials(1),
+    hopper_dense([128, 128, 128, 2], Dtype::Bf16).with_slack(8).with_work(Work::Stride),
 
     Instance::tokens(Kernel::AttentionPlain,  64, Dtype::Bf16),
     Instance::tokens(Kernel::AttentionPlain,  96, Dtype::Bf16),

@@ -15,6 +15,7 @@
 extern crate std;
 
 pub mod config;
+pub mod exponential;
 pub mod hopper;
 pub mod instances;
 pub mod layout;

@@ -183,10 +183,63 @@ fn machine_code_for_hopper_copies_boxes_and_keeps_products_in_flight() {
         assert_eq!(waits.len(), 3, "{}", built.id);
         // What the products leave time for is done before the output is waited for.
         let exponentials = lines_with(&sass, "MUFU.EX2");
-        assert!(exponentials.iter().all(|line| (waits[0]..waits[1]).contains(line)), "{}", built.id);
-        assert!(exponentials.len() >= (c.block_n / 2) as usize, "{}", built.id);
+        // The wait for scores leaves one product running; the assembler orders the parts of the loop as it likes.
+        let scores = lines_with(&sass, "WARPGROUP.DEPBAR.LE gsb0, 0x1");
+        assert_eq!(scores.len(), 1, "{}", built.id);
+        let output = waits.iter().copied().find(|&line| line > scores[0]);
+        let while_output_runs = scores[0]..output.unwrap_or(scores[0]);
+        assert!(exponentials.iter().all(|line| while_output_runs.contains(line)), "{}", built.id);
+        // 64 rows of `block_n` over 128 threads, less those by polynomials; and the correction of each of two rows.
+        let expected = c.block_n / 2 * (8 - c.polynomials) / 8 + 2;
+        assert_eq!(exponentials.len(), expected as usize, "{}", built.id);
         assert_eq!(count("LDL") + count("STL"), 0, "{}: local memory", built.id);
+        assert_eq!(count("HMMA"), 0, "{}: products of single warps", built.id);
+        let between = between_steps(&sass);
+        assert_eq!(between, [""; 0], "{}: within a product", built.id);
+        registers_are_split_as_planned(instance, &sass);
     }
+}
+
+/// Lists what stands between the steps of one product but instructions of the uniform path, which make descriptors.
+fn between_steps(sass: &str) -> Vec<&str> {
+    let (mut between, mut since_step, mut within) = (Vec::new(), Vec::new(), false);
+    for line in sass.lines() {
+        let Some(opcode) = listing::sass_opcodes(line).into_keys().next() else { continue };
+        if opcode.starts_with("HGMMA") {
+            between.append(&mut since_step);
+            // The last step of a product closes its group.
+            within = !line.contains("gsb0");
+        } else if within && !opcode.starts_with('U') && opcode != "R2UR" {
+            since_step.push(line);
+        }
+    }
+    between
+}
+
+/// Holds what warpgroups give and take, and the registers that the code names, against the plan.
+fn registers_are_split_as_planned(instance: &Instance, sass: &str) {
+    let id = variant_id(instance);
+    let numbers = |opcode: &str, prefix: &str| -> Vec<u32> {
+        let lines = sass.lines().filter(|line| line.contains(opcode));
+        let hex = |line: &str| u32::from_str_radix(line.rsplit(prefix).next()?.split(' ').next()?, 16).ok();
+        lines.filter_map(hex).collect()
+    };
+    let (given, taken) = (numbers("USETMAXREG.DEALLOC", "0x"), numbers("USETMAXREG.TRY_ALLOC", "0x"));
+    let launched = 65_536 / (instance.threads() * instance.min_blocks_per_sm());
+    let limit = match instance.constants.register_split() {
+        None => {
+            assert_eq!((given, taken), (vec![], vec![]), "{id}");
+            launched.min(255)
+        }
+        Some(split) => {
+            assert_eq!((given, taken), (vec![split.producer], vec![split.consumer]), "{id}");
+            split.consumer
+        }
+    };
+    let words = sass.split(|c: char| !c.is_ascii_alphanumeric());
+    let most = words.filter_map(|word| word.strip_prefix('R')?.parse::<u32>().ok()).max();
+    // Products alone take half of what there is.
+    assert!(most.is_some_and(|most| (50..limit).contains(&most)), "{id}: {most:?} of {limit}");
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl Machine {
 
     /// Writes a folder of prebuilt kernels for sm_80, whose PTX names `target`.
     fn with_kernels(self, kernels: &[Instance], target: &str) -> Self {
+        self.with_kernels_for("sm_80", kernels, target)
+    }
+
+    /// Writes a folder of prebuilt kernels for an architecture, whose PTX names `target`.
+    fn with_kernels_for(self, arch: &str, kernels: &[Instance], target: &str) -> Self {
         let folder = self.path("kernels");
         let records: Vec<String> = kernels
             .iter()
@@ -71,10 +76,10 @@ impl Machine {
                     ".version 8.0\n.target {target}\n.address_size 64\n.visible .entry {entry}({}) {{ ret; }}\n",
                     parameters(instance.kernel)
                 );
-                fs::create_dir_all(folder.join("ptx/sm_80")).unwrap();
-                fs::write(folder.join(format!("ptx/sm_80/{id}.ptx")), &ptx).unwrap();
+                fs::create_dir_all(folder.join("ptx").join(arch)).unwrap();
+                fs::write(folder.join(format!("ptx/{arch}/{id}.ptx")), &ptx).unwrap();
                 format!(
-                    r#"{{"id":"{id}","arch":"sm_80","entry":"{entry}","constants":[],"threads":{},"shared_bytes":{},
+                    r#"{{"id":"{id}","arch":"{arch}","entry":"{entry}","constants":[],"threads":{},"shared_bytes":{},
                         "ptx_hash":"{}","ptxas":null,"resources":null,"seconds":0.0,"warnings":""}}"#,
                     instance.threads(),
                     instance.shared_bytes(),
@@ -128,32 +133,42 @@ impl Machine {
 
 /// Declares what a kernel takes: this is what the backend's launches are held against.
 fn parameters(kernel: Kernel) -> String {
-    let (pointers, sizes, factors) = match kernel {
-        Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::AttentionPlain => (9, 5, 1),
-        Kernel::HopperSparse | Kernel::HopperDense => {
-            unreachable!("these folders hold kernels for sm_80, which {} is not", kernel.name())
-        }
-        Kernel::ReorderPool => (5, 2, 0),
-        Kernel::Select => (7, 3, 2),
+    let (pointers, sizes, factors, maps) = match kernel {
+        Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::AttentionPlain => (9, 5, 1, 0),
+        // Tensor maps and the order of work; with it go two sizes more.
+        Kernel::HopperSparse | Kernel::HopperDense => (9, 5, 1, 4),
+        Kernel::ReorderPool => (5, 2, 0, 0),
+        Kernel::Select => (7, 3, 2, 0),
     };
-    let types = [".u64 .ptr .align 1"; 9][..pointers].iter().chain(&[".u32"; 5][..sizes]);
-    let types = types.chain(&[".f32"; 2][..factors]);
+    const POINTER: &str = ".u64 .ptr .align 1";
+    let types = [POINTER; 9][..pointers].iter().chain(&[".u32"; 5][..sizes]);
+    let types = types.chain(&[".f32"; 2][..factors]).chain(&[POINTER; 4][..maps]);
+    let types = types.chain(if maps > 0 { &[".u32"; 2][..] } else { &[] });
     types.enumerate().map(|(i, t)| format!("\n\t.param {t} p{i}")).collect::<Vec<_>>().join(",")
 }
 
-/// Lists the instances for the problem of these tests, and one that is in no list.
+/// Lists the instances for the problem of these tests that an sm_80 runs, and one that is in no list.
 fn instances() -> Vec<Instance> {
+    let mut all = instances_for("sm_80");
+    all.push(Instance::attention(
+        Kernel::AttentionDense,
+        [64, 32, HEAD_DIM, 2],
+        INSTANCES[0].constants.dtype,
+    ));
+    all
+}
+
+/// Lists the instances for the problem of these tests that an architecture runs.
+fn instances_for(arch: &str) -> Vec<Instance> {
     // The first of the list is in bf16, as the tests' inputs are.
     let dtype = INSTANCES[0].constants.dtype;
     assert_eq!(dtype.name(), "bf16");
     let fits = |i: &&Instance| {
         i.constants.head_dim == HEAD_DIM
             && i.constants.dtype == dtype
-            && i.kernel.arch().builds_for("sm_80").is_ok()
+            && i.kernel.arch().builds_for(arch).is_ok()
     };
-    let mut all: Vec<Instance> = INSTANCES.iter().filter(fits).copied().collect();
-    all.push(Instance::attention(Kernel::AttentionDense, [64, 32, HEAD_DIM, 2], dtype));
-    all
+    INSTANCES.iter().filter(fits).copied().collect()
 }
 
 /// Lists all but the token reorder.
@@ -272,6 +287,29 @@ fn float32_inputs() {
 fn an_output_that_is_never_written() {
     let machine = Machine::with_driver(&[]).with_kernels(&instances(), "sm_80");
     assert_says(&machine.fails(5), &["is incorrect", "never written", "head 0, token 0"]);
+}
+
+#[test]
+fn a_hopper_device_runs_hopper_kernels_where_they_fit() {
+    let machine = Machine::with_driver(&["CAPABILITY=90"]).with_kernels_for(
+        "sm_90a",
+        &instances_for("sm_90a"),
+        "sm_90a",
+    );
+    assert_says(&machine.fails(5), &["dnfwd_sm90a_m128_n128_d64_bf16_s4_w12 is incorrect"]);
+    let with = |options: &[&str]| {
+        let run = ["run", "--backend", "cuda", "--policy", "dense"];
+        machine.fails_with(&[&run[..], &PROBLEM[..], options].concat(), 5)
+    };
+    assert_says(&with(&["--block-m", "192", "--block-n", "64"]), &["dnfwd_sm90a_m192_n64_d64_bf16"]);
+    // Tiles that no Hopper kernel has.
+    assert_says(&with(&["--block-m", "128", "--block-n", "64"]), &["dnfwd_sm80_m128_n64_d64_bf16"]);
+}
+
+#[test]
+fn a_hopper_device_with_portable_kernels_alone_runs_those() {
+    let machine = Machine::with_driver(&["CAPABILITY=90"]).with_kernels(&instances(), "sm_80");
+    assert_says(&machine.fails(5), &["dnfwd_sm80_m64_n64_d64_bf16", "is incorrect"]);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use nabla_host::{
     backend::{EmulatedArch, EmulatorOptions, KernelBackend, emulator_backend},
-    check::{MutantOutcome, MutantResult, Outcome, Verdict, check_kernels, check_mutants, run_usual_case},
+    check::{
+        MutantOutcome, MutantResult, Outcome, Verdict, check_kernels, check_mutants, check_tiles,
+        run_usual_case,
+    },
     codegen::{
         instances::{INSTANCES, Instance},
         variant_id,
@@ -75,6 +78,27 @@ fn every_hopper_instance_is_right_on_the_whole_catalogue() {
     assert_eq!(subjects(&outcomes), listed(is_hopper), "each listed instance has to be executed");
     let idle = outcomes.iter().any(|outcome| outcome.counts.get("wgmma").is_none_or(|&n| n == 0));
     assert!(!idle, "a Hopper kernel computes by wgmma");
+}
+
+#[test]
+fn a_hopper_backend_chooses_hopper_kernels_for_their_tiles_and_portable_ones_for_others() {
+    let backend = emulator_backend(&options(SM90A)).unwrap();
+    let mut outcomes = Vec::new();
+    let wanted = |subject: &str, case: &str| {
+        subject.contains("_d64_bf16") && (case.starts_with("corners block") || case == "whole-blocks dense")
+    };
+    check_tiles(&*backend, &wanted, &mut |outcome| outcomes.push(outcome)).unwrap();
+    assert_all_passed(&outcomes);
+    let tiles = |case: &str, hopper: bool| {
+        let of = |o: &&Outcome| o.case == case && is_hopper(&o.subject) == hopper;
+        outcomes.iter().filter(of).count()
+    };
+    // Of mask blocks of 32 a warpgroup would have half its rows for nothing.
+    assert_eq!((tiles("corners block 32", true), tiles("corners block 32", false)), (0, 3));
+    // One to three query blocks, key tiles of 64 and 128, but for three with 128; the rest are key tiles of 32 and query
+    // tiles of 32.
+    assert_eq!((tiles("corners block 64", true), tiles("corners block 64", false)), (5, 4));
+    assert_eq!((tiles("whole-blocks dense", true), tiles("whole-blocks dense", false)), (5, 5));
 }
 
 #[test]
@@ -182,6 +206,11 @@ fn every_mutant_of_portable_kernels_is_reported() {
 #[test]
 fn every_mutant_of_a_hopper_kernel_is_reported() {
     assert_none_missed("bsfwd_sm90a_m64_n64_d64_bf16_s3_w4_c3", SM90A, 80);
+}
+
+#[test]
+fn every_mutant_of_a_hopper_kernel_that_goes_on_to_more_work_is_reported() {
+    assert_none_missed("bsfwd_sm90a_m192_n64_d64_bf16_s6_w16_p2", SM90A, 130);
 }
 
 #[test]

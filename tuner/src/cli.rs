@@ -111,6 +111,9 @@ pub(crate) struct DeviceArgs {
     /// the user's cache folder].
     #[arg(long, value_name = "DIR")]
     pub(crate) kernel_cache: Option<PathBuf>,
+    /// Architecture that the emulator stands for: sm_80 or sm_90a.
+    #[arg(long, value_name = "ARCH", default_value = "sm_80")]
+    pub(crate) emulated_arch: EmulatedArch,
     /// Threads of the CPU backend [default: every core this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
@@ -319,6 +322,7 @@ impl CheckArgs {
             backend: BackendName::Cpu,
             device: 0,
             kernel_cache: None,
+            emulated_arch: EmulatedArch::Sm80,
             threads: None,
             isa: self.isa,
             no_pin: true,

@@ -75,6 +75,7 @@ fn cuda(args: &DeviceArgs) -> Result<Box<dyn KernelBackend>, BackendError> {
 
 fn emulator(args: &DeviceArgs) -> Result<Box<dyn KernelBackend>, BackendError> {
     emulator_backend(&EmulatorOptions {
+        arch: args.emulated_arch,
         kernel_cache: args.kernel_cache.clone(),
         ..EmulatorOptions::default()
     })

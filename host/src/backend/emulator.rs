@@ -20,6 +20,8 @@ use crate::ParseError;
 
 /// Name of this backend.
 const NAME: &str = "emulator";
+/// Of the GPU it stands for: few, so that blocks of threads which go on to more work have some on small problems.
+const MULTIPROCESSORS: u32 = 2;
 
 /// A GPU architecture whose PTX is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl EmulatedArch {
             name: format!("the emulator of {}", self.name()),
             capability,
             shared_bytes_per_block: kib << 10,
+            multiprocessors: MULTIPROCESSORS,
         }
     }
 }

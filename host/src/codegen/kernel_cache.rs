@@ -197,6 +197,11 @@ impl KernelCache {
         &self.manifest
     }
 
+    /// Says whether a variant is listed.
+    pub fn has(&self, id: &str, arch: &str) -> bool {
+        self.manifest.variants.iter().any(|v| v.id == id && v.arch == arch)
+    }
+
     /// Reads a variant.
     ///
     /// # Errors

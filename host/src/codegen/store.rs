@@ -9,7 +9,7 @@ use nabla_kernels_gpu::instances::Instance;
 
 use super::{
     BuildError, Built, Compiler, KernelCache, KernelUnit, MANIFEST, Sources, Toolchain, cache::cache_dir,
-    kernel_cache,
+    kernel_cache, variant_id,
 };
 
 /// A source of kernels.
@@ -58,6 +58,13 @@ impl KernelStore {
             },
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Says whether [`KernelStore::get`] has something to get an instance from: it is prebuilt, or there is a compiler and
+    /// the architecture is one of its kernel.
+    pub fn has(&self, instance: &Instance, arch: &str) -> bool {
+        let prebuilt = self.prebuilt.as_ref().is_some_and(|folder| folder.has(&variant_id(instance), arch));
+        prebuilt || (instance.kernel.arch().builds_for(arch).is_ok() && self.compiler().is_ok())
     }
 
     /// Says whether there is anything to get kernels from: a prebuilt folder, or a compiler.

@@ -1,14 +1,14 @@
 //! Spaces of instances: axes, and every point of theirs that passes its check.
 
-use super::{Instance, Kernel};
-use crate::config::{Constants, Dtype, WARP_ROWS};
+use super::{Arch, Instance, Kernel};
+use crate::config::{Dtype, Work};
 
 /// The values each constant takes; a space is their product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Axes {
     /// Attention kernels with tensor cores.
     pub kernels: &'static [Kernel],
-    /// Query rows of a block of threads; warps follow.
+    /// Query rows of a block of threads; warps that compute follow.
     pub block_m: &'static [u32],
     /// Keys of a tile.
     pub block_n: &'static [u32],
@@ -20,6 +20,14 @@ pub struct Axes {
     pub dtype: &'static [Dtype],
     /// Blocks of threads per multiprocessor.
     pub ctas_per_sm: &'static [u32],
+    /// Whether a warpgroup of its own loads; portable kernels have none.
+    pub producer: &'static [bool],
+    /// Powers of two that scores may grow by before what was accumulated is corrected.
+    pub slack: &'static [u32],
+    /// Polynomials among eight exponentials.
+    pub polynomials: &'static [u32],
+    /// Which query tiles a block of threads computes.
+    pub work: &'static [Work],
 }
 
 /// The named spaces.
@@ -31,10 +39,17 @@ pub const SPACES: &[(&str, Axes)] = &[
     ("dense", Axes { kernels: &[Kernel::AttentionDense], dtype: &[Dtype::Bf16], ..Axes::ALL }),
     ("sparse", Axes { kernels: &[Kernel::AttentionSparse], dtype: &[Dtype::Bf16], ..Axes::ALL }),
     ("all", Axes::ALL),
+    (
+        "hopper-tiles",
+        Axes { dtype: &[Dtype::Bf16], slack: &[0], polynomials: &[0], work: &[Work::Once], ..Axes::HOPPER },
+    ),
+    ("hopper-dense", Axes { kernels: &[Kernel::HopperDense], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
+    ("hopper-sparse", Axes { kernels: &[Kernel::HopperSparse], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
+    ("hopper", Axes::HOPPER),
 ];
 
 impl Axes {
-    /// Everything attention can be compiled with that a tuner may want to try.
+    /// Everything portable attention can be compiled with that a tuner may want to try.
     pub const ALL: Self = Self {
         kernels: &[Kernel::AttentionSparse, Kernel::AttentionDense],
         block_m: &[32, 64, 128],
@@ -43,6 +58,25 @@ impl Axes {
         stages: &[2, 3, 4],
         dtype: &[Dtype::Bf16, Dtype::F16],
         ctas_per_sm: &[1, 2, 3, 4],
+        producer: &[false],
+        slack: &[0],
+        polynomials: &[0],
+        work: &[Work::Once],
+    };
+
+    /// The same for attention on compute capability 9.0a.
+    pub const HOPPER: Self = Self {
+        kernels: &[Kernel::HopperSparse, Kernel::HopperDense],
+        block_m: &[64, 128, 192],
+        block_n: &[64, 128],
+        head_dim: &[64, 96, 128],
+        stages: &[2, 3, 4, 5, 6],
+        dtype: &[Dtype::Bf16, Dtype::F16],
+        ctas_per_sm: &[1, 2, 3],
+        producer: &[false, true],
+        slack: &[0, 4, 8],
+        polynomials: &[0, 1, 2],
+        work: &[Work::Once, Work::Stride, Work::Listed],
     };
 
     /// Returns the points that pass [`Instance::check`], in the order of the axes, the last fastest.
@@ -55,26 +89,31 @@ impl Axes {
             self.stages.len(),
             self.dtype.len(),
             self.ctas_per_sm.len(),
+            self.producer.len(),
+            self.slack.len(),
+            self.polynomials.len(),
+            self.work.len(),
         ];
         (0..lengths.iter().product()).filter_map(move |point: usize| {
             let mut rest = point;
-            let mut at = [0; 7];
+            let mut at = [0; 11];
             for (at, length) in at.iter_mut().zip(lengths).rev() {
                 *at = rest % length;
                 rest /= length;
             }
-            let block_m = self.block_m[at[1]];
-            let constants = Constants {
-                block_m,
-                block_n: self.block_n[at[2]],
-                head_dim: self.head_dim[at[3]],
-                stages: self.stages[at[4]],
-                dtype: self.dtype[at[5]],
-                warps: block_m / WARP_ROWS,
-                ctas_per_sm: self.ctas_per_sm[at[6]],
-                ..Constants::DEFAULT
+            let kernel = self.kernels[at[0]];
+            let shape = [self.block_m[at[1]], self.block_n[at[2]], self.head_dim[at[3]], self.stages[at[4]]];
+            let dtype = self.dtype[at[5]];
+            let instance = match (kernel.arch(), self.producer[at[7]]) {
+                (Arch::Sm80, _) => Instance::attention(kernel, shape, dtype),
+                (Arch::Sm90a, true) => Instance::hopper(kernel, shape, dtype),
+                (Arch::Sm90a, false) => Instance::hopper(kernel, shape, dtype).without_producer(),
             };
-            let instance = Instance { kernel: self.kernels[at[0]], constants };
+            let instance = instance
+                .with_ctas(self.ctas_per_sm[at[6]])
+                .with_slack(self.slack[at[8]])
+                .with_polynomials(self.polynomials[at[9]])
+                .with_work(self.work[at[10]]);
             instance.check().is_ok().then_some(instance)
         })
     }

@@ -33,8 +33,15 @@ fn names_are_stable_and_different() {
     assert_eq!(id(&hopper), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12");
     let alone = hopper_dense([64, 64, 64, 3], Dtype::F16).without_producer().with_ctas(2);
     assert_eq!(id(&alone), "dnfwd_sm90a_m64_n64_d64_f16_s3_w4_c2");
+    assert_eq!(id(&hopper.with_slack(8).with_polynomials(1)), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12_r8_e1");
+    let last = hopper.with_slack(8).with_work(Work::Listed);
+    assert_eq!(id(&last), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12_r8_p2");
+    assert_eq!(Work::from_code(Work::Stride.code()), Work::Stride);
+    assert_eq!(Work::from_code(Work::Listed.code()), Work::Listed);
+    assert_eq!(id(&alone.with_slack(4)), "dnfwd_sm90a_m64_n64_d64_f16_s3_w4_c2_r4");
     assert_eq!(id(&sparse_with(|c| c.ctas_per_sm = 2)), "bsfwd_sm80_m64_n64_d128_bf16_s2_w4_c2");
-    let all: Vec<Instance> = INSTANCES.iter().copied().chain(Axes::ALL.instances()).collect();
+    let spaces = SPACES.iter().flat_map(|(_, axes)| axes.instances());
+    let all: Vec<Instance> = INSTANCES.iter().copied().chain(spaces).collect();
     let distinct: BTreeSet<&Instance> = all.iter().collect();
     let names: BTreeSet<String> = all.iter().map(id).collect();
     assert_eq!(names.len(), distinct.len());
@@ -66,7 +73,7 @@ fn constants_that_do_not_go_together_are_refused() {
         change(&mut instance.constants);
         instance
     };
-    let refused: [(&str, Instance); 22] = [
+    let refused: [(&str, Instance); 30] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
@@ -76,6 +83,14 @@ fn constants_that_do_not_go_together_are_refused() {
         ("block_n", sparse_with(|c| c.block_n = 8)),
         ("stages", sparse_with(|c| c.stages = 1)),
         ("stages", sparse_with(|c| c.stages = 5)),
+        ("slack", sparse_with(|c| c.slack = 9)),
+        ("polynomials", sparse_with(|c| c.polynomials = 5)),
+        ("whole fragments", sparse_with(|c| (c.block_n, c.polynomials) = (32, 1))),
+        ("registers", hopper_dense([192, 128, 64, 3], Dtype::Bf16)),
+        ("registers", hopper_dense([192, 64, 128, 5], Dtype::Bf16).with_work(Work::Stride)),
+        ("go on to more work", sparse_with(|c| c.work = Work::Stride)),
+        ("go on to more work", hopper_with(|c| (c.block_m, c.warps, c.work) = (64, 4, Work::Listed))),
+        ("no order to choose", hopper_dense([128, 64, 64, 3], Dtype::F16).with_work(Work::Listed)),
         ("163 KiB", sparse([128, 128, 128, 3], Dtype::F16)),
         ("228 KiB", sparse_with(|c| c.ctas_per_sm = 4)),
         ("multiple of 256", Instance::select(8, 2048 + 64, 64)),
@@ -88,7 +103,7 @@ fn constants_that_do_not_go_together_are_refused() {
         ("warps are 4 for each 64 rows", hopper_with(|c| c.warps = 8)),
         ("3 stages or more", hopper_with(|c| (c.block_m, c.warps, c.stages) = (64, 4, 2))),
         ("227 KiB", hopper_with(|c| c.stages = 7)),
-        ("228 KiB", hopper_with(|c| c.ctas_per_sm = 2)),
+        ("228 KiB", hopper_sparse([64, 64, 128, 6], Dtype::F16).with_ctas(2)),
     ];
     for (expected, instance) in refused {
         let reason = instance.check().unwrap_err();
@@ -123,6 +138,16 @@ fn the_grid_covers_ragged_ends() {
 }
 
 #[test]
+fn blocks_that_go_on_to_more_work_are_no_more_than_run_at_once() {
+    let sizes = Sizes { batch_heads: 6, seqlen_q: 1000, q_blocks: 16, q_block: 64 };
+    let once = hopper_sparse([64, 64, 64, 6], Dtype::Bf16).with_ctas(2);
+    assert_eq!(once.launch_grid(&sizes, 4), [16, 6, 1]);
+    let stride = once.with_work(Work::Stride);
+    assert_eq!(stride.launch_grid(&sizes, 4), [8, 1, 1]);
+    assert_eq!(stride.launch_grid(&sizes, 132), [96, 1, 1]);
+}
+
+#[test]
 fn the_environment_says_all_constants() {
     let mut names = BTreeSet::new();
     let instance = Instance {
@@ -136,6 +161,9 @@ fn the_environment_says_all_constants() {
             warps: 6,
             max_kv_blocks: 7,
             ctas_per_sm: 8,
+            slack: 9,
+            polynomials: 10,
+            work: Work::Listed,
         },
     };
     let values: Vec<u32> = instance
@@ -145,7 +173,7 @@ fn the_environment_says_all_constants() {
             value
         })
         .to_vec();
-    assert_eq!(values, [1, 2, 3, 4, 1, 6, 7, 8]);
+    assert_eq!(values, [1, 2, 3, 4, 1, 6, 7, 8, 9, 10, 2]);
     assert_eq!(Dtype::from_code(Dtype::F16.code()), Dtype::F16);
     assert_eq!(Dtype::from_code(Dtype::Bf16.code()), Dtype::Bf16);
 }
@@ -160,6 +188,33 @@ fn a_space_is_the_product_of_its_axes_without_what_cannot_be() {
     assert_eq!(points.len(), 27 - 6);
     for (name, axes) in SPACES {
         assert!(axes.instances().count() > 20, "{name}");
+    }
+}
+
+#[test]
+fn polynomials_are_spread_evenly_over_fragments() {
+    let of = |polynomials| {
+        let c = Constants { polynomials, ..Constants::DEFAULT };
+        (0..16).filter(|&fragment| c.is_polynomial(fragment)).collect::<Vec<u32>>()
+    };
+    assert_eq!(of(0), [0; 0]);
+    assert_eq!(of(1), [7, 15]);
+    assert_eq!(of(2), [3, 7, 11, 15]);
+    assert_eq!(of(3), [2, 5, 7, 10, 13, 15]);
+}
+
+#[test]
+fn hopper_has_hundreds_of_variants_for_each_head_dim() {
+    for head_dim in [64, 96, 128] {
+        let of = |instance: &Instance| instance.constants.head_dim == head_dim;
+        let all: Vec<Instance> = Axes::HOPPER.instances().filter(of).collect();
+        let distinct: BTreeSet<String> = all.iter().map(id).collect();
+        assert_eq!(distinct.len(), all.len());
+        for kernel in [Kernel::HopperSparse, Kernel::HopperDense] {
+            let count = all.iter().filter(|i| i.kernel == kernel && i.constants.dtype == Dtype::Bf16).count();
+            assert!(count >= 100, "{} {head_dim}: {count}", kernel.name());
+        }
+        assert!(all.len() >= 400, "{head_dim}: {}", all.len());
     }
 }
 

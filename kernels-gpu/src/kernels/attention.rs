@@ -148,8 +148,8 @@ pub unsafe fn forward<C: Config>(head: Head, queries: QueryTile, mut keys: impl 
             if staged[0] < c.block_n {
                 rows::mask(&mut scores, c.block_n, staged[0], lane);
             }
-            rows::weigh(&mut scores, c.block_n, &mut rows, scale, |r, correction| {
-                rows::rescale(&mut out, c.head_dim, r, correction);
+            rows::weigh(c, &mut scores, &mut rows, scale, |r, correction| {
+                rows::rescale(c, &mut out, r, correction);
             });
 
             // O += P V.

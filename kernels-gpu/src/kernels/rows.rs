@@ -6,7 +6,7 @@
 
 use super::lanes::quad_max;
 use crate::{
-    config::{Dtype, MAX_SIDE},
+    config::{Constants, Dtype, MAX_SIDE},
     layout::accumulator_element,
     ptx::{self, Device},
     softmax::OnlineRow,
@@ -47,30 +47,33 @@ pub fn mask(scores: &mut Fragments, columns: u32, keys: u32, lane: u32) {
     }
 }
 
-/// Takes `columns` scores of each row into its softmax: they become weights. `correct` is told each row and the factor
-/// on what was accumulated of it before.
+/// Takes a tile of scores of each row into its softmax: they become weights. `correct` is told each row and the factor on
+/// what was accumulated of it before.
 ///
 /// # Safety
 /// All lanes of the warp come here.
 #[inline(always)]
 pub unsafe fn weigh(
+    c: Constants,
     scores: &mut Fragments,
-    columns: u32,
     rows: &mut [OnlineRow; 2],
     scale: Scale,
     mut correct: impl FnMut(usize, f32),
 ) {
     for r in 0..2 {
         let mut max = f32::NEG_INFINITY;
-        for n in 0..columns as usize / 8 {
+        for n in 0..c.block_n as usize / 8 {
             max = max.max(scores[n][2 * r]).max(scores[n][2 * r + 1]);
         }
         // SAFETY: the caller's.
-        let step = rows[r].raise::<Device>(unsafe { quad_max(max) }, scale.log2);
-        for n in 0..columns as usize / 8 {
+        let step = rows[r].raise::<Device>(unsafe { quad_max(max) }, scale.log2, c.slack as f32);
+        for n in 0..c.block_n as usize / 8 {
             let (left, right) = (scores[n][2 * r], scores[n][2 * r + 1]);
-            (scores[n][2 * r], scores[n][2 * r + 1]) =
-                (step.weight::<Device>(left), step.weight::<Device>(right));
+            (scores[n][2 * r], scores[n][2 * r + 1]) = if c.is_polynomial(n as u32) {
+                (step.weight_polynomial::<Device>(left), step.weight_polynomial::<Device>(right))
+            } else {
+                (step.weight::<Device>(left), step.weight::<Device>(right))
+            };
             // In pairs: a chain of additions half as long.
             rows[r].sum += scores[n][2 * r] + scores[n][2 * r + 1];
         }
@@ -78,10 +81,17 @@ pub unsafe fn weigh(
     }
 }
 
-/// Multiplies `columns` accumulators of row `r` by a factor.
+/// Multiplies the accumulators of row `r` by a factor; with slack, unless it is 1 for all rows of the warp.
+///
+/// # Safety
+/// All lanes of the warp come here.
 #[inline(always)]
-pub fn rescale(out: &mut Fragments, columns: u32, r: usize, factor: f32) {
-    for n in 0..columns as usize / 8 {
+pub unsafe fn rescale(c: Constants, out: &mut Fragments, r: usize, factor: f32) {
+    // SAFETY: the caller's.
+    if c.slack != 0 && unsafe { ptx::ballot(factor != 1.0) } == 0 {
+        return;
+    }
+    for n in 0..c.head_dim as usize / 8 {
         out[n][2 * r] *= factor;
         out[n][2 * r + 1] *= factor;
     }

@@ -412,6 +412,17 @@ impl Math for Device {
         y
     }
 
+    /// The larger of two numbers, NaN if one of them is ("max", `.NaN.f32`).
+    #[inline(always)]
+    fn at_least(x: f32, least: f32) -> f32 {
+        let y: f32;
+        // SAFETY: registers only.
+        unsafe {
+            asm!("max.NaN.f32 {}, {}, {};", out(reg32) y, in(reg32) x, in(reg32) least, options(pure, nomem, nostack));
+        }
+        y
+    }
+
     /// a * b + c, rounded once ("fma", `.rn.f32`); rustc never contracts by itself.
     #[inline(always)]
     fn fma(a: f32, b: f32, c: f32) -> f32 {

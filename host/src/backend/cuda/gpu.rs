@@ -31,6 +31,7 @@ impl Gpu {
             name: facts.name,
             capability: facts.capability,
             shared_bytes_per_block: facts.shared_bytes_per_block,
+            multiprocessors: facts.multiprocessors,
         };
         Ok(Self {
             limits,

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc};
 
-use nabla_kernels_gpu::instances::{Instance, Sizes};
+use nabla_kernels_gpu::instances::{Arch, Instance, Sizes};
 
 use super::{
     Code, Device,
@@ -23,6 +23,8 @@ pub(super) struct Kernels<D: Device> {
     device: Rc<D>,
     store: KernelStore,
     loaded: RefCell<HashMap<Instance, Rc<LoadedKernel<D>>>>,
+    /// What [`Kernels::has`] found: looking for a compiler takes a while.
+    found: RefCell<HashMap<Instance, bool>>,
 }
 
 /// A kernel on the device.
@@ -40,6 +42,14 @@ fn architectures(capability: Version) -> &'static [&'static str] {
     match capability {
         Version { major: 9, minor: 0 } => &["sm_90a", "sm_80"],
         _ => &["sm_80"],
+    }
+}
+
+/// Returns the instruction sets that the architectures of a device have kernels of, best first.
+fn instruction_sets(capability: Version) -> &'static [Arch] {
+    match capability {
+        Version { major: 9, minor: 0 } => &[Arch::Sm90a, Arch::Sm80],
+        _ => &[Arch::Sm80],
     }
 }
 
@@ -62,7 +72,7 @@ impl<D: Device> Kernels<D> {
     /// Opens a folder of kernels, `None` for the user's.
     pub(super) fn open(device: &Rc<D>, folder: Option<&Path>) -> Result<Self, DeviceError> {
         let store = KernelStore::open(folder).map_err(|error| DeviceError::Build(error.to_string()))?;
-        Ok(Self { device: Rc::clone(device), store, loaded: RefCell::default() })
+        Ok(Self { device: Rc::clone(device), store, loaded: RefCell::default(), found: RefCell::default() })
     }
 
     /// Says whether there is anything to get kernels from.
@@ -81,6 +91,18 @@ impl<D: Device> Kernels<D> {
         Err(Ineligible {
             reason: format!("{}; this is {name}", why.unwrap_or("it is for another architecture")),
         })
+    }
+
+    /// Returns the instruction sets whose kernels the device runs, its own before the portable one.
+    pub(super) fn instruction_sets(&self) -> &'static [Arch] {
+        instruction_sets(self.device.limits().capability)
+    }
+
+    /// Says whether a kernel is to be had for an architecture that the device runs: prebuilt, or there is a compiler.
+    pub(super) fn has(&self, instance: &Instance) -> bool {
+        let look =
+            || architectures(self.device.limits().capability).iter().any(|a| self.store.has(instance, a));
+        *self.found.borrow_mut().entry(*instance).or_insert_with(look)
     }
 
     /// Returns a kernel, built and loaded at the first call.
@@ -167,7 +189,8 @@ impl<D: Device> LoadedKernel<D> {
                 sizes.batch_heads
             )));
         }
-        self.device.launch(&self.function, self.instance.grid(sizes), arguments)
+        let grid = self.instance.launch_grid(sizes, self.device.limits().multiprocessors);
+        self.device.launch(&self.function, grid, arguments)
     }
 }
 
@@ -208,6 +231,9 @@ mod tests {
                 !archs.is_empty() && archs.iter().all(|arch| runs_on(arch, device)),
                 "{device}: {archs:?}"
             );
+            for set in instruction_sets(device) {
+                assert!(archs.iter().any(|arch| set.builds_for(arch).is_ok()), "{device}: {set:?}");
+            }
         }
     }
 }

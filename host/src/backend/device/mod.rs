@@ -7,7 +7,8 @@
 //! arguments  kernel arguments and the parameters a kernel's PTX declares
 //! error      each failure in one message
 //! buffer     memory with what is known of its contents; guard zones where the device has none of its own
-//! choice     from a problem and a tile to an instance
+//! choice     from a problem and a tile to the instances that could compute it
+//! order      in which blocks of threads that go on to more work take it
 //! kernels    from an instance to a function on the device
 //! workspace  tensors of a problem, and the kernels run on them
 //! instances  one listed instance at a time, for checks
@@ -19,22 +20,19 @@ mod choice;
 mod error;
 mod instances;
 mod kernels;
+mod order;
 mod workspace;
 
 use std::{fmt, path::Path, rc::Rc, sync::Arc};
 
-use nabla_kernels_gpu::{
-    config::{self, Constants},
-    hopper::TensorMap,
-    instances::{Instance, space::Axes},
-};
+use nabla_kernels_gpu::{config, hopper::TensorMap, instances::Instance};
 
 pub(super) use self::{
     arguments::Arguments,
     error::{Bytes, DeviceError, Version, code},
 };
 use self::{
-    choice::{attention_instance, device_dtype},
+    choice::{Preference, attention_candidates, device_dtype},
     kernels::Kernels,
     workspace::DeviceWorkspace,
 };
@@ -58,6 +56,8 @@ pub(super) struct Limits {
     pub(super) capability: Version,
     /// Dynamic shared memory a block may ask for.
     pub(super) shared_bytes_per_block: u32,
+    /// Streaming multiprocessors.
+    pub(super) multiprocessors: u32,
 }
 
 /// A compiled kernel, ready to be loaded.
@@ -157,6 +157,9 @@ pub(super) trait Memory: fmt::Debug {
     fn poison(&self, offset: usize, bytes: usize) -> Result<(), DeviceError>;
 }
 
+/// Why nothing is chosen among no candidates.
+const NO_CANDIDATE: &str = "no kernel has this tile: choose another";
+
 /// A backend over a device that runs PTX.
 #[derive(Debug)]
 pub(super) struct DeviceBackend<D: Device> {
@@ -176,6 +179,34 @@ impl<D: Device> DeviceBackend<D> {
         Ok(Self { kernels: Kernels::open(&device, kernel_cache)?, device, identity })
     }
 
+    /// Chooses the instance of attention with a tile: the first candidate that this device can run and that is to be had.
+    fn choose(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        tile: TileConfig,
+    ) -> Result<Instance, Ineligible> {
+        let candidates = attention_candidates(problem, block, tile, self.kernels.instruction_sets())?;
+        let mut refused = None;
+        let mut runnable = candidates.into_iter().filter(|instance| match self.fits(instance) {
+            Ok(()) => true,
+            Err(ineligible) => {
+                refused = Some(ineligible);
+                false
+            }
+        });
+        // A folder of prebuilt kernels may hold the portable ones alone. Where it holds none, loading says so.
+        let first = runnable.next();
+        let chosen = match first {
+            Some(first) if !self.kernels.has(&first) => {
+                let other = runnable.find(|instance| self.kernels.has(instance));
+                Some(other.unwrap_or(first))
+            }
+            first => first,
+        };
+        chosen.ok_or_else(|| refused.unwrap_or_else(|| Ineligible { reason: NO_CANDIDATE.to_owned() }))
+    }
+
     fn workspace(&self, qkv: &Qkv, orders: Arc<Orders>) -> Result<DeviceWorkspace<'_, D>, BackendError> {
         device_dtype(qkv.problem().dtype)?;
         let during = |error: DeviceError| error.during(D::BACKEND, "loading the tensors");
@@ -189,28 +220,20 @@ impl<D: Device> Backend for DeviceBackend<D> {
     }
 
     fn tiles(&self, problem: &Problem) -> Vec<TileConfig> {
-        // Any point can be compiled: listed instances are the ones that tests build, not all there are.
-        let tiles = Axes::ALL.block_m.iter().flat_map(|&block_m| {
-            Axes::ALL
-                .block_n
-                .iter()
-                .map(move |&block_n| TileConfig { block_m: block_m as usize, block_n: block_n as usize })
-        });
-        tiles.filter(|&tile| attention_instance(problem, None, tile).is_ok()).collect()
+        choice::tiles(problem, self.kernels.instruction_sets())
     }
 
-    fn default_tile(&self, _: &Problem, block: Option<MaskBlock>) -> TileConfig {
-        let default = Constants::DEFAULT;
-        let block_m = default.block_m as usize;
-        TileConfig {
-            block_m: block.map_or(block_m, |block| block.q_block.min(block_m)),
-            block_n: default.block_n as usize,
-        }
+    fn default_tile(&self, problem: &Problem, block: Option<MaskBlock>) -> TileConfig {
+        let sets = self.kernels.instruction_sets();
+        let Preference { preferred, portable } = choice::default_tiles(block, sets);
+        let to_be_had = |&tile: &TileConfig| {
+            self.choose(problem, block, tile).is_ok_and(|instance| self.kernels.has(&instance))
+        };
+        preferred.filter(to_be_had).unwrap_or(portable)
     }
 
     fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
-        let instance = attention_instance(problem, block, tile)?;
-        self.fits(&instance)?;
+        let instance = self.choose(problem, block, tile)?;
         Ok(Variant {
             id: VariantId(variant_id(&instance)),
             tile,

@@ -3,15 +3,19 @@
 use std::{rc::Rc, sync::Arc};
 
 use half::{bf16, f16};
-use nabla_kernels_gpu::instances::{Instance, Kernel, Sizes};
+use nabla_kernels_gpu::{
+    config::Work,
+    instances::{Instance, Kernel, Sizes},
+};
 
 use super::{
     Device, DeviceBackend, MAP_BYTES, MappedTensor,
     arguments::Arguments,
     buffer::Buffer,
-    choice::{attention_instance, device_dtype, select_instance},
+    choice::{device_dtype, select_instance},
     error::DeviceError,
     kernels::LoadedKernel,
+    order::longest_first,
 };
 use crate::{
     BlockMask, Dtype, Policy, Problem,
@@ -82,6 +86,8 @@ struct Lists<D: Device> {
     counts: Buffer<D>,
     indices: Buffer<D>,
     max_blocks: u32,
+    /// The order of work for so many consumers.
+    order: Option<(u32, Buffer<D>)>,
 }
 
 /// What the way back to raster order needs.
@@ -377,6 +383,7 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
             counts: Buffer::of(device, "block counts", bytemuck::cast_slice(mask.kv_num_blocks()))?,
             indices: Buffer::of(device, "block lists", bytemuck::cast_slice(mask.kv_indices()))?,
             max_blocks: size("blocks per list", mask.max_blocks())?,
+            order: None,
             mask: Arc::clone(mask),
         });
         Ok(())
@@ -384,7 +391,9 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
 
     fn attention_us(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, DeviceError> {
         let block = pattern.mask().map(|_| self.orders.mask_block());
-        let instance = attention_instance(&self.problem, block, variant.tile)
+        let instance = self
+            .backend
+            .choose(&self.problem, block, variant.tile)
             .map_err(|ineligible| DeviceError::Kernel(ineligible.reason))?;
         self.launch_attention(&instance, pattern)
     }
@@ -422,17 +431,39 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
             .u32(self.q_cut.tokens)
             .u32(self.kv_cut.tokens)
             .f32(self.problem.softmax_scale);
+        let sizes = self.sizes(&self.q_cut, self.orders.q.layout().block())?;
         let arguments = match &maps {
             None => arguments,
-            Some(maps) => (0..3).fold(arguments, |arguments, tensor| {
-                arguments.pointer(maps.address() + (tensor * MAP_BYTES) as u64)
-            }),
+            Some(maps) => {
+                let [groups, heads, _] = instance.grid(&sizes);
+                (0..3)
+                    .fold(arguments, |arguments, tensor| {
+                        arguments.pointer(maps.address() + (tensor * MAP_BYTES) as u64)
+                    })
+                    .pointer(self.work_order(instance, &sizes)?)
+                    .u32(groups)
+                    .u32(heads)
+            }
         };
-        let sizes = self.sizes(&self.q_cut, self.orders.q.layout().block())?;
         let time_us = self.backend.device.time_us(|| kernel.launch(&sizes, &arguments))?;
         self.out.check_guards(kernel.id())?;
         self.lse.check_guards(kernel.id())?;
         Ok(time_us)
+    }
+
+    /// Returns the address of the order in which an instance takes its work, put on the device at the first call for a mask;
+    /// 0 if it takes none.
+    fn work_order(&mut self, instance: &Instance, sizes: &Sizes) -> Result<u64, DeviceError> {
+        let (Work::Listed, Some(lists)) = (instance.constants.work, &mut self.lists) else { return Ok(0) };
+        let consumers = instance.constants.consumers();
+        if lists.order.as_ref().is_none_or(|(known, _)| *known != consumers) {
+            let groups = instance.grid(sizes)[0] as usize;
+            let tiles = sizes.q_block.div_ceil(instance.query_rows()) as usize;
+            let order = longest_first(&lists.mask, [groups, tiles, consumers as usize]);
+            let buffer = Buffer::of(&self.backend.device, "order of work", bytemuck::cast_slice(&order))?;
+            lists.order = Some((consumers, buffer));
+        }
+        Ok(lists.order.as_ref().map_or(0, |(_, buffer)| buffer.address()))
     }
 
     /// Puts the maps of queries, keys and values on the device, for kernels that read them so.

@@ -24,28 +24,37 @@ use crate::{
 
 /// A warp of a consumer.
 pub(super) struct Consumer<C> {
-    pub(super) ring: Ring<C>,
+    ring: Ring<C>,
     /// Which consumer.
-    pub(super) index: u32,
+    index: u32,
     /// Which warp of it.
-    pub(super) warp: u32,
-    pub(super) job: Job,
-    pub(super) scale: Scale,
+    warp: u32,
+    job: Job,
+    scale: Scale,
+    /// Where the next walk starts.
+    turn: Turn,
+    /// Parity of the phase that ends when the next queries are there.
+    queries_parity: u32,
 }
 
 impl<C: Config> Consumer<C> {
-    /// Computes the attention of `queries` to what the walk `W` names.
+    #[inline(always)]
+    pub(super) fn new(ring: Ring<C>, job: Job, scale: Scale, index: u32, warp: u32) -> Self {
+        Self { ring, index, warp, job, scale, turn: Turn::FIRST, queries_parity: 0 }
+    }
+
+    /// Computes the attention of `queries`, of head `bh`, to what the walk `W` names.
     ///
     /// # Safety
     /// All threads of the warpgroup come here, with barriers made; see `forward`.
     #[inline(always)]
-    pub(super) unsafe fn run<W: SharedWalk>(self, queries: QueryTile, mut feeder: impl Feeder) {
+    pub(super) unsafe fn run<W: SharedWalk>(&mut self, bh: u32, queries: QueryTile, mut feeder: impl Feeder) {
         let c = const { C::CONSTANTS };
         let ring = self.ring;
         // SAFETY: the caller's. All branches are the same in the whole warpgroup: they depend on the query tile, which
         // is the warpgroup's, and on notes. A slot is touched between the wait for it and leaving it.
         unsafe {
-            self.load_queries(queries);
+            self.load_queries(bh, queries);
             feeder.start();
             if queries.rows != 0 {
                 self.wait_for_queries();
@@ -56,7 +65,7 @@ impl<C: Config> Consumer<C> {
             let mut weights: Operands = [[0; 4]; 8];
             // The tile whose weights are known and whose P V has not started, if any.
             let (mut held, mut holds) = (Turn::FIRST, 0);
-            let mut turn = Turn::FIRST;
+            let mut turn = self.turn;
             loop {
                 // A number the compiler does not know: it would make a loop of each of its values, with its own products,
                 // and the assembler would no longer see what is the same in all lanes.
@@ -84,7 +93,7 @@ impl<C: Config> Consumer<C> {
                         feeder.slot_is_left();
                     }
                     for r in 0..2 {
-                        rows::rescale(&mut out, c.head_dim, r, corrections[r]);
+                        rows::rescale(c, &mut out, r, corrections[r]);
                     }
                     weights = self.round(&scores);
                     (held, holds) = (turn, 1);
@@ -94,22 +103,26 @@ impl<C: Config> Consumer<C> {
                         self.start_output(held, &mut out, &weights);
                         wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
                         // Behind the last tile nobody waits for room.
-                        if W::SKIPS && note.keys() != 0 {
+                        if c.work.is_persistent() || W::SKIPS && note.keys() != 0 {
                             ring.leave_values(held);
                         }
                         holds = 0;
                     }
-                    if note.keys() == 0 {
+                    if !c.work.is_persistent() && note.keys() == 0 {
                         break;
                     }
                     ring.leave_keys(turn);
                     ring.wait_for_values(turn);
                     ring.leave_values(turn);
+                    if note.keys() == 0 {
+                        self.turn = turn.next(c.stages);
+                        break;
+                    }
                 }
                 turn = turn.next(c.stages);
             }
             if queries.rows != 0 {
-                self.store(queries, &out, &rows);
+                self.store(bh, queries, &out, &rows);
             }
         }
     }
@@ -119,13 +132,18 @@ impl<C: Config> Consumer<C> {
     /// # Safety
     /// As for [`Consumer::run`].
     #[inline(always)]
-    unsafe fn load_queries(&self, queries: QueryTile) {
+    unsafe fn load_queries(&self, bh: u32, queries: QueryTile) {
         let c = const { C::CONSTANTS };
         let (to, there) = (self.ring.queries(self.index), self.ring.queries_there(self.index));
         // SAFETY: the caller's; nobody else touches this tile or its barrier.
         unsafe {
+            if c.work.is_persistent() {
+                // The output of the place before passed through this tile: it was stored there and read.
+                hopper::proxy_fence();
+                self.meet();
+            }
             if queries.rows != 0 && self.warp == 0 && hopper::elect() {
-                copy_tile(c.query_tile(), to, self.job.maps.q, [0, queries.first, self.job.bh], there);
+                copy_tile(c.query_tile(), to, self.job.maps.q, [0, queries.first, bh], there);
             }
         }
     }
@@ -135,12 +153,13 @@ impl<C: Config> Consumer<C> {
     /// # Safety
     /// As for [`Consumer::run`].
     #[inline(always)]
-    unsafe fn wait_for_queries(&self) {
+    unsafe fn wait_for_queries(&mut self) {
         let c = const { C::CONSTANTS };
         let tile = self.ring.queries(self.index);
         // SAFETY: the caller's; the tile is a whole number of 16 bytes for each thread.
         unsafe {
-            hopper::wait(self.ring.queries_there(self.index), 0);
+            hopper::wait(self.ring.queries_there(self.index), self.queries_parity);
+            self.queries_parity ^= 1;
             if self.scale.negated {
                 let threads = GROUP_WARPS * 32;
                 let mut at = tile + ptx::thread() % threads * 16;
@@ -226,7 +245,7 @@ impl<C: Config> Consumer<C> {
         }
         let mut corrections = [0.0; 2];
         // SAFETY: the caller's.
-        unsafe { rows::weigh(scores, c.block_n, rows, self.scale, |r, factor| corrections[r] = factor) };
+        unsafe { rows::weigh(c, scores, rows, self.scale, |r, factor| corrections[r] = factor) };
         corrections
     }
 
@@ -246,10 +265,11 @@ impl<C: Config> Consumer<C> {
     /// # Safety
     /// As for [`Consumer::run`], with all products complete.
     #[inline(always)]
-    unsafe fn store(&self, queries: QueryTile, out: &Fragments, rows: &[OnlineRow; 2]) {
+    unsafe fn store(&self, bh: u32, queries: QueryTile, out: &Fragments, rows: &[OnlineRow; 2]) {
         let c = const { C::CONSTANTS };
         let (tile, lane) = (c.query_tile(), ptx::thread() % 32);
         let (place, first_row) = (self.ring.queries(self.index), self.warp * WARP_ROWS);
+        let first_token = bh as usize * self.job.seqlen_q as usize + queries.first as usize;
         // SAFETY: the caller's; rows that do not exist are not written.
         unsafe {
             // Other warps may still be in their last product, which reads all queries.
@@ -265,7 +285,7 @@ impl<C: Config> Consumer<C> {
                     ptx::store_shared_word(place + tile.chunk_offset(row, n) + column * 2, pair);
                 }
                 if lane % 4 == 0 && row < queries.rows {
-                    *self.job.results.lse.add((queries.first + row) as usize) = lse;
+                    *self.job.results.lse.add(first_token + row as usize) = lse;
                 }
             }
             // A warp's rows are its own.
@@ -276,7 +296,7 @@ impl<C: Config> Consumer<C> {
                 let row = first_row + row;
                 if row < queries.rows {
                     let words = ptx::load_shared_words(place + tile.chunk_offset(row, chunk));
-                    let at = (queries.first + row) as usize * chunks as usize + chunk as usize;
+                    let at = (first_token + row as usize) * chunks as usize + chunk as usize;
                     *self.job.results.out.cast::<Chunk>().add(at) = Chunk(words);
                 }
             }

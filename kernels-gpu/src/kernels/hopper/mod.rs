@@ -22,6 +22,9 @@
 //! With one consumer there may be no producer's warpgroup: the consumer's first warp then starts the copies for the
 //! slots that were left an iteration ago, and several blocks of threads share a multiprocessor.
 //!
+//! A block of threads may go on to more query tiles, a place after the other. The ring then goes round from one place to
+//! the next, with a slot for the end of each: copies for the next are under way while the last output is stored.
+//!
 //! A tile is never a mix of two blocks. A copy may read past a block's end, into tokens of the next: their scores are
 //! masked, so that their values count 0 times (and make NaN of the rows if they are infinite or NaN).
 //!
@@ -38,8 +41,8 @@ use ring::Ring;
 
 use super::{attention::QueryTile, rows::Scale, union::SharedWalk};
 use crate::{
-    config::Config,
-    hopper::GROUP_WARPS,
+    config::{Config, Work},
+    hopper::{GROUP_WARPS, Turn},
     ptx::{self, hopper},
 };
 
@@ -65,7 +68,7 @@ impl Maps {
     }
 }
 
-/// Where results go: pointers at the first token of the head.
+/// Where results go: pointers at the first token of the first head.
 #[derive(Clone, Copy)]
 pub struct Results {
     pub out: *mut u16,
@@ -77,26 +80,80 @@ pub struct Results {
 pub struct Job {
     pub maps: Maps,
     pub results: Results,
+    pub seqlen_q: u32,
+    pub softmax_scale: f32,
+}
+
+/// The query tiles of a block of threads.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Which of the groups of a head.
+    pub group: u32,
     /// Batch entry and head, the outermost coordinate of the tensor maps.
     pub bh: u32,
-    pub softmax_scale: f32,
+}
+
+/// What is computed at each place.
+pub trait Task: Copy {
+    /// The walk of the keys.
+    type Walk: SharedWalk;
+
+    /// Finds the query tile of a consumer, which may have no rows.
+    ///
+    /// # Safety
+    /// The place is one of the launch's.
+    unsafe fn queries(&self, place: Place, consumer: u32) -> QueryTile;
+
+    /// Makes the walk of the keys.
+    ///
+    /// # Safety
+    /// As for [`Task::queries`]; all lanes of a warp come here.
+    unsafe fn walk(&self, place: Place) -> Self::Walk;
+}
+
+/// All places of a launch, head after head.
+#[derive(Clone, Copy)]
+pub struct Places {
+    pub order: *const u32,
+    pub groups: u32,
+    pub heads: u32,
+}
+
+impl Places {
+    /// Does the work of this block of threads, place after place: the same ones in the same order in all its warps.
+    ///
+    /// # Safety
+    /// All lanes of the warp come here. `order`, if the work is listed, has an entry below `groups * heads` for each.
+    #[inline(always)]
+    unsafe fn each<C: Config>(self, mut work: impl FnMut(Place)) {
+        let c = const { C::CONSTANTS };
+        if !c.work.is_persistent() {
+            return work(Place { group: ptx::block_x(), bh: ptx::block_y() });
+        }
+        let mut at = ptx::block_x();
+        while at < self.groups * self.heads {
+            // SAFETY: the caller's.
+            let index = if c.work == Work::Listed {
+                unsafe { ptx::uniform(*self.order.add(at as usize)) }
+            } else {
+                at
+            };
+            // At least 1: division by zero would call a panic.
+            let groups = self.groups.max(1);
+            work(Place { group: index % groups, bh: index / groups });
+            at += ptx::blocks_x();
+        }
+    }
 }
 
 /// Computes the attention of the query tiles of a block of threads; all its threads call it.
 ///
-/// `queries` finds the query tile of a consumer, which may have no rows; `walk` makes the walk of the keys.
-///
 /// # Safety
-/// Query tiles lie within the queries and the tiles of the walk within the keys; the walk names, for each consumer with
-/// rows, what it attends to, and nothing for others. Tensor maps are those of `Instance::tensor_maps`, results are
+/// Query tiles lie within the queries and the tiles of walks within the keys; a walk names, for each consumer with
+/// rows, what it attends to, and nothing for others; places are as [`Places::each`] wants them. Tensor maps are those of `Instance::tensor_maps`, results are
 /// aligned to 16 bytes; `C::CONSTANTS` passed `Instance::check`, and the launch has its threads and shared memory.
-/// `walk` may be called by all lanes of any warp.
 #[inline(always)]
-pub unsafe fn forward<C: Config, W: SharedWalk>(
-    job: Job,
-    queries: impl Fn(u32) -> QueryTile,
-    walk: impl FnOnce() -> W,
-) {
+pub unsafe fn forward<C: Config, T: Task>(job: Job, task: T, places: Places) {
     let c = const { C::CONSTANTS };
     let ring = Ring::<C>::new();
     let scale = Scale::new(job.softmax_scale);
@@ -110,18 +167,26 @@ pub unsafe fn forward<C: Config, W: SharedWalk>(
         ptx::barrier();
 
         if !c.has_producer() {
-            let consumer = Consumer::<C> { ring, index: 0, warp, job, scale };
-            consumer.run::<W>(queries(0), Inline::new(warp == 0, Producer::new(ring, job, walk())));
+            places.each::<C>(|place| {
+                let producer = Producer::new(ring, job, place.bh, task.walk(place), Turn::FIRST);
+                let mut consumer = Consumer::<C>::new(ring, job, scale, 0, warp);
+                consumer.run::<T::Walk>(place.bh, task.queries(place, 0), Inline::new(warp == 0, producer));
+            });
         } else if warp < GROUP_WARPS {
             give_registers::<C>();
             if warp == 0 {
-                Producer::<C, W>::new(ring, job, walk()).run();
+                let mut turn = Turn::FIRST;
+                places.each::<C>(|place| {
+                    turn = Producer::<C, T::Walk>::new(ring, job, place.bh, task.walk(place), turn).run();
+                });
             }
         } else {
             take_registers::<C>();
             let index = warp / GROUP_WARPS - 1;
-            let consumer = Consumer::<C> { ring, index, warp: warp % GROUP_WARPS, job, scale };
-            consumer.run::<W>(queries(index), Separate);
+            let mut consumer = Consumer::<C>::new(ring, job, scale, index, warp % GROUP_WARPS);
+            places.each::<C>(|place| {
+                consumer.run::<T::Walk>(place.bh, task.queries(place, index), Separate);
+            });
         }
     }
 }

@@ -13,24 +13,26 @@ use crate::{
 pub(super) struct Producer<C, W> {
     ring: Ring<C>,
     job: Job,
+    bh: u32,
     walk: W,
     turn: Turn,
 }
 
 impl<C: Config, W: SharedWalk> Producer<C, W> {
     #[inline(always)]
-    pub(super) fn new(ring: Ring<C>, job: Job, walk: W) -> Self {
-        Self { ring, job, walk, turn: Turn::FIRST }
+    pub(super) fn new(ring: Ring<C>, job: Job, bh: u32, walk: W, turn: Turn) -> Self {
+        Self { ring, job, bh, walk, turn }
     }
 
-    /// Fills slots until there are no more tiles.
+    /// Fills slots until there are no more tiles; returns where the next walk starts.
     ///
     /// # Safety
     /// All lanes of one warp come here, with barriers made.
     #[inline(always)]
-    pub(super) unsafe fn run(mut self) {
+    pub(super) unsafe fn run(mut self) -> Turn {
         // SAFETY: the caller's.
         unsafe { while self.fill::<false>() {} }
+        self.turn
     }
 
     /// Waits for room in the next slot and puts the next tile there, or the end; returns whether it was a tile. Slots that
@@ -45,7 +47,7 @@ impl<C: Config, W: SharedWalk> Producer<C, W> {
         // SAFETY: the caller's; tiles lie within the keys, and there is room for what is copied.
         unsafe {
             let next = self.walk.next(c.block_n);
-            let at = [0, next.tile.first, self.job.bh];
+            let at = [0, next.tile.first, self.bh];
             let one = hopper::elect();
             if !FRESH {
                 ring.wait_for_room_for_keys(turn);
@@ -54,6 +56,14 @@ impl<C: Config, W: SharedWalk> Producer<C, W> {
                 if one {
                     ring.write_note(turn, Note::END);
                     hopper::arrive(ring.keys_there(turn));
+                }
+                if c.work.is_persistent() {
+                    // The end is a slot like any, with nothing in it.
+                    ring.wait_for_room_for_values(turn);
+                    if one {
+                        hopper::arrive(ring.values_there(turn));
+                    }
+                    self.turn = turn.next(c.stages);
                 }
                 return false;
             }

@@ -7,6 +7,8 @@ mod commands;
 mod failure;
 mod input;
 mod output;
+mod stats;
+mod store;
 mod sweep;
 
 use std::process::ExitCode;

@@ -18,7 +18,7 @@ use crate::{
     cli::RunArgs,
     failure::{Failure, Kind},
     input, output,
-    sweep::median,
+    stats::median,
 };
 
 /// Runs attention, writes the output, and prints time, density and errors.

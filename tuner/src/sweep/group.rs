@@ -13,13 +13,12 @@ use nabla_host::{
 use nabla_reports::{Identity, Record, Status};
 
 use super::{
-    median,
     progress::Progress,
     rounds::{Series, interleave},
     row::{Outcome, Shared, record},
     space::{Config, Space},
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, stats::median};
 
 /// What stays the same over a sweep.
 #[derive(Clone, Copy)]

@@ -5,8 +5,6 @@ mod progress;
 mod rounds;
 mod row;
 mod space;
-mod stats;
-mod store;
 #[cfg(test)]
 mod tests;
 
@@ -14,5 +12,3 @@ pub(crate) use group::{Context, Length, Ran};
 pub(crate) use progress::{Progress, work};
 pub(crate) use row::now;
 pub(crate) use space::{Config, Space};
-pub(crate) use stats::median;
-pub(crate) use store::Store;

@@ -3,7 +3,8 @@
 use nabla_host::{BlockMask, Policy, Problem, backend::Pattern, cost, verify::Accuracy};
 use nabla_reports::{Identity, Record, Status};
 
-use super::{median, space::Config};
+use super::space::Config;
+use crate::stats::median;
 
 /// What one trial came to.
 #[derive(Debug, Default)]

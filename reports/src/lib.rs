@@ -26,6 +26,9 @@ pub use masks::{MaskPicture, MaskPictureError, write_block_masks};
 pub use page::{FigureFiles, ReportError, ReportFiles, write_report};
 pub use problem::Problem;
 pub use read::{RECORDS_FILE, ReadError, Run, read_run};
-pub use record::{Identity, Line, Protocol, Record, RunHeader, SCHEMA_VERSION, Status};
+pub use record::{
+    Comparison, Identity, Line, Machine, Protocol, Record, RunHeader, SCHEMA_VERSION, Stage, Status, Tuning,
+    Verdict,
+};
 pub use scene::render::DrawError;
 pub use table::write_csv;

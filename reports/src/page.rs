@@ -217,7 +217,7 @@ fn summary(run: &Run) -> String {
 }
 
 fn by_status(records: &[Record]) -> Vec<(&'static str, u64)> {
-    [Status::Ok, Status::Incorrect, Status::Ineligible, Status::LaunchError]
+    Status::ALL
         .into_iter()
         .map(|status| (status.name(), records.iter().filter(|r| r.status == status).count() as u64))
         .filter(|(_, n)| *n > 0)

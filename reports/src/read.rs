@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::error::Category;
 
-use crate::record::{Line, Record, RunHeader, SCHEMA_VERSION};
+use crate::record::{Comparison, Line, Record, RunHeader, SCHEMA_VERSION};
 
 /// Name of the file of records in a run folder.
 pub const RECORDS_FILE: &str = "records.jsonl";
@@ -24,6 +24,8 @@ pub struct Run {
     /// The trials in the order written. Of two with the same [`Record::key`] the later one counts: it takes the
     /// place of the earlier.
     pub records: Vec<Record>,
+    /// The comparisons in the order written.
+    pub comparisons: Vec<Comparison>,
     /// Whether the file ends in an unfinished line, which is left out of `records`: the writer was stopped in the
     /// middle of it.
     pub torn: bool,
@@ -104,7 +106,7 @@ pub enum ReadError {
 
 /// Reads a run from its folder, or from the file of records itself.
 ///
-/// The first line is the header, each other one a trial. A last line that is unfinished (without a newline, or not
+/// The first line is the header, each other one a trial or a comparison. A last line that is unfinished (without a newline, or not
 /// JSON) is left out and flagged in [`Run::torn`]: that is what a killed writer leaves. Any other line that cannot
 /// be understood is an error with its number.
 pub fn read_run(path: &Path) -> Result<Run, ReadError> {
@@ -117,8 +119,14 @@ pub fn read_run(path: &Path) -> Result<Run, ReadError> {
 
     let first = lines.next()?.ok_or_else(|| ReadError::Empty { path: path.clone() })?;
     let header = parse_header(&path, &first)?;
-    let mut run =
-        Run { header, records: Vec::new(), torn: false, whole_bytes: first.len() as u64, path: path.clone() };
+    let mut run = Run {
+        header,
+        records: Vec::new(),
+        comparisons: Vec::new(),
+        torn: false,
+        whole_bytes: first.len() as u64,
+        path: path.clone(),
+    };
 
     let mut place = HashMap::new();
     let mut ahead = lines.next()?;
@@ -138,6 +146,10 @@ pub fn read_run(path: &Path) -> Result<Run, ReadError> {
                     seen if seen < next => run.records[seen] = *record,
                     _ => run.records.push(*record),
                 }
+            }
+            Ok(Line::Comparison(comparison)) => {
+                run.whole_bytes += line.len() as u64;
+                run.comparisons.push(*comparison);
             }
             Ok(Line::Header(_)) => {
                 let (path, got) = (path.clone(), "a second header".to_owned());
@@ -192,7 +204,7 @@ fn parse_header(path: &Path, line: &[u8]) -> Result<RunHeader, ReadError> {
     match serde_json::from_slice::<Line>(line) {
         Ok(Line::Header(_)) if !line.ends_with(b"\n") => Err(ReadError::Empty { path: path.to_owned() }),
         Ok(Line::Header(header)) => Ok(*header),
-        Ok(Line::Trial(_)) => Err(foreign()),
+        Ok(Line::Trial(_) | Line::Comparison(_)) => Err(foreign()),
         Err(error) => {
             let fix = "The header was edited or written by another program: sweep again";
             let (path, got) = (path.to_owned(), reason(&error));

@@ -1,6 +1,15 @@
-//! One trial, as stored: a line of `records.jsonl`.
+//! What is stored: the lines of `records.jsonl`, a header, then trials and comparisons.
+
+mod columns;
+mod comparison;
+mod header;
+mod tuning;
 
 use serde::{Deserialize, Serialize};
+
+pub use comparison::{Comparison, Verdict};
+pub use header::{Identity, Machine, Protocol, RunHeader};
+pub use tuning::{Stage, Tuning};
 
 /// Version of the line format; readers refuse others.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -17,9 +26,32 @@ pub enum Status {
     Ineligible,
     /// The launch itself failed.
     LaunchError,
+    /// The kernel could not be compiled.
+    CompileError,
+    /// A rule of the search turned the configuration down before it was compiled.
+    Rejected,
+    /// It did not end within its time.
+    Timeout,
+    /// It took the process that ran it down.
+    Crashed,
+    /// Something else used the device for too long: verified, without a time to rely on.
+    Contended,
 }
 
 impl Status {
+    /// Every status, in the order tables list them.
+    pub const ALL: [Self; 9] = [
+        Status::Ok,
+        Status::Incorrect,
+        Status::Ineligible,
+        Status::LaunchError,
+        Status::CompileError,
+        Status::Rejected,
+        Status::Timeout,
+        Status::Crashed,
+        Status::Contended,
+    ];
+
     /// Returns the name used in CSV and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -27,6 +59,11 @@ impl Status {
             Status::Incorrect => "incorrect",
             Status::Ineligible => "ineligible",
             Status::LaunchError => "launch_error",
+            Status::CompileError => "compile_error",
+            Status::Rejected => "rejected",
+            Status::Timeout => "timeout",
+            Status::Crashed => "crashed",
+            Status::Contended => "contended",
         }
     }
 }
@@ -132,67 +169,9 @@ pub struct Record {
     pub dense_samples_us: Vec<f64>,
     /// Every timing sample of mask building, in the order taken.
     pub mask_samples_us: Vec<f64>,
-}
-
-/// What a run is: the first line of `records.jsonl`. Runs whose identities differ are never mixed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunHeader {
-    /// Line format, [`SCHEMA_VERSION`].
-    pub schema: u32,
-    /// Version of the program.
-    pub nabla_version: String,
-    /// What must agree for a run to be resumed.
-    pub identity: Identity,
-    /// When the run started, RFC 3339, UTC.
-    pub started: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// How samples were taken.
-    pub protocol: Protocol,
-    /// Cautions for whoever reads the numbers, such as "no GPU".
-    pub warnings: Vec<String>,
-}
-
-/// The facts that make two runs comparable.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
-    /// `cpu`, `cuda` or `emulator`.
-    pub backend: String,
-    /// Device model name.
-    pub device: String,
-    /// Driver version, for a GPU.
-    pub driver: Option<String>,
-    /// Instruction set or GPU architecture.
-    pub isa: String,
-    /// Threads of the CPU backend.
-    pub threads: Option<u64>,
-    /// Operating system and architecture.
-    pub platform: String,
-    /// Compiler that built the kernels.
-    pub toolchain: String,
-    /// Hash of the kernel sources.
-    pub source_hash: String,
-    /// Commit the program was built from.
-    pub git_commit: String,
-    /// What the input is, for people.
-    pub input: String,
-    /// Hash of the input tensors.
-    pub input_hash: String,
-    /// Hash of the swept space.
-    pub space_hash: String,
-    /// Seed of inputs, order and sampling.
-    pub seed: u64,
-}
-
-/// How samples were taken.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Protocol {
-    /// Untimed launches before the first round.
-    pub warmup: u64,
-    /// Interleaved rounds: samples per configuration.
-    pub rounds: u64,
-    /// One sentence: how rounds are made, what an interval is.
-    pub description: String,
+    /// What tuning adds; `None` in a sweep, and in files from before tuning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
 }
 
 /// A line of `records.jsonl`.
@@ -203,80 +182,21 @@ pub enum Line {
     Header(Box<RunHeader>),
     /// One trial.
     Trial(Box<Record>),
-}
-
-/// A CSV column: its name and how a record fills it.
-type Column = (&'static str, fn(&Record) -> String);
-
-/// Every CSV column. The first forty names are a contract with whoever reads the files; new ones go to the end.
-const COLUMNS: &[Column] = &[
-    ("status", |r| r.status.name().to_owned()),
-    ("reason", |r| r.reason.clone()),
-    ("backend", |r| r.backend.clone()),
-    ("device", |r| r.device.clone()),
-    ("variant", |r| r.variant.clone()),
-    ("dtype", |r| r.dtype.clone()),
-    ("batch", |r| r.batch.to_string()),
-    ("heads", |r| r.heads.to_string()),
-    ("seqlen", |r| r.seqlen.to_string()),
-    ("head_dim", |r| r.head_dim.to_string()),
-    ("grid", |r| r.grid.map(|[t, h, w]| format!("{t}x{h}x{w}")).unwrap_or_default()),
-    ("policy", |r| r.policy.clone()),
-    ("threshold", |r| num(r.threshold)),
-    ("q_block", |r| r.q_block.to_string()),
-    ("kv_block", |r| r.kv_block.to_string()),
-    ("block_m", |r| r.block_m.to_string()),
-    ("block_n", |r| r.block_n.to_string()),
-    ("density", |r| num(r.density)),
-    ("time_us_median", |r| num(r.time_us_median)),
-    ("time_us_ci_low", |r| num(r.time_us_ci_low)),
-    ("time_us_ci_high", |r| num(r.time_us_ci_high)),
-    ("samples", |r| r.samples_us.len().to_string()),
-    ("mask_us_median", |r| num(r.mask_us_median)),
-    ("total_us_median", |r| num(r.total_us_median)),
-    ("dense_us_median", |r| num(r.dense_us_median)),
-    ("speedup_vs_dense", |r| num(r.speedup_vs_dense)),
-    ("speedup_total_vs_dense", |r| num(r.speedup_total_vs_dense)),
-    ("tflops_executed", |r| num(r.tflops_executed)),
-    ("tflops_dense_equivalent", |r| num(r.tflops_dense_equivalent)),
-    ("kernel_rel_rmse", |r| num(r.kernel_rel_rmse)),
-    ("kernel_max_abs", |r| num(r.kernel_max_abs)),
-    ("sparsity_rel_l1", |r| num(r.sparsity_rel_l1)),
-    ("sparsity_rel_rmse", |r| num(r.sparsity_rel_rmse)),
-    ("sparsity_cosine", |r| num(r.sparsity_cosine)),
-    ("seed", |r| r.seed.to_string()),
-    ("input_hash", |r| r.input_hash.clone()),
-    ("source_hash", |r| r.source_hash.clone()),
-    ("toolchain", |r| r.toolchain.clone()),
-    ("git_commit", |r| r.git_commit.clone()),
-    ("timestamp", |r| r.timestamp.clone()),
-    ("threads", |r| r.threads.map(|t| t.to_string()).unwrap_or_default()),
-    ("reorder_us_median", |r| num(r.reorder_us_median)),
-    ("kernel_rel_rmse_budget", |r| num(r.kernel_rel_rmse_budget)),
-    ("lse_max_abs", |r| num(r.lse_max_abs)),
-    ("error_rows", |r| r.error_rows.map(|r| r.to_string()).unwrap_or_default()),
-];
-
-/// Returns a cell for a number, empty when it was not measured.
-fn num(value: Option<f64>) -> String {
-    value.map(|v| v.to_string()).unwrap_or_default()
+    /// Two kernels against each other.
+    Comparison(Box<Comparison>),
 }
 
 impl Record {
-    /// Returns the names of the CSV columns in order.
-    pub fn column_names() -> impl Iterator<Item = &'static str> {
-        COLUMNS.iter().map(|(name, _)| *name)
-    }
-
-    /// Returns the CSV columns in order, each with this record's cell.
-    pub fn columns(&self) -> Vec<(&'static str, String)> {
-        COLUMNS.iter().map(|(name, cell)| (*name, cell(self))).collect()
-    }
-
     /// Returns what names this trial within a run: a later line with the same key replaces the earlier one.
+    ///
+    /// Each evaluation of a tuning run is a trial of its own, also when a configuration comes up again.
     pub fn key(&self) -> String {
+        let evaluation = self
+            .tuning
+            .as_ref()
+            .map_or_else(String::new, |t| format!("|{}|{}|e{}", t.strategy, t.stage.name(), t.evaluation));
         format!(
-            "{}|{}|{}|b{}|h{}|s{}|d{}|{:?}|{}x{}|{}x{}",
+            "{}|{}|{}|b{}|h{}|s{}|d{}|{:?}|{}x{}|{}x{}{evaluation}",
             self.variant,
             self.dtype,
             self.policy,

@@ -5,3 +5,4 @@ mod read;
 mod report;
 mod synthetic;
 mod tables;
+mod tuning;

@@ -43,6 +43,7 @@ impl Sweep {
         Run {
             header: header(),
             records: self.records(),
+            comparisons: Vec::new(),
             torn: false,
             whole_bytes: 0,
             path: "nabla-runs/example/records.jsonl".into(),
@@ -97,7 +98,7 @@ fn trial(grid: [u64; 3], threshold: f64, block: u64, (m, n): (u64, u64), noise: 
         Status::Ok => String::new(),
         Status::Incorrect => "relative RMSE 3.1e-3 exceeds the budget 4.0e-7".to_owned(),
         Status::Ineligible => format!("BLOCK_M {m} is no divisor of q_block {block}"),
-        Status::LaunchError => "worker ended with signal 9".to_owned(),
+        _ => "worker ended with signal 9".to_owned(),
     };
     let timed = |value: f64| (status == Status::Ok).then_some(value);
     let checked = |value: f64| (!matches!(status, Status::Ineligible | Status::LaunchError)).then_some(value);
@@ -154,6 +155,7 @@ fn trial(grid: [u64; 3], threshold: f64, block: u64, (m, n): (u64, u64), noise: 
         error_rows: checked(0.0).map(|_| 1024),
         dense_samples_us: timed(dense_us).into_iter().collect(),
         mask_samples_us: timed(mask).into_iter().collect(),
+        tuning: None,
     }
 }
 
@@ -190,5 +192,6 @@ pub(crate) fn header() -> RunHeader {
                 .into(),
         },
         warnings: vec!["These numbers come from a cost model, not from a machine.".into()],
+        machine: None,
     }
 }

@@ -222,6 +222,7 @@ fn header(args: &SweepArgs, command: Vec<String>, identity: &Identity, backend: 
             ),
         },
         warnings,
+        machine: None,
     }
 }
 

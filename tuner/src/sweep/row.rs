@@ -96,6 +96,7 @@ pub(crate) fn record(shared: Shared<'_>, config: Config, outcome: Outcome) -> Re
         error_rows: accuracy.map(|a| a.rows as u64),
         dense_samples_us: if timed { shared.dense_samples_us.to_vec() } else { Vec::new() },
         mask_samples_us: if timed { shared.mask_samples_us.to_vec() } else { Vec::new() },
+        tuning: None,
     }
 }
 

@@ -8,6 +8,7 @@
 //! error      each failure in one message
 //! buffer     memory with what is known of its contents; guard zones where the device has none of its own
 //! choice     from a problem and a tile to an instance
+//! parameters from named parameters to an instance
 //! kernels    from an instance to a function on the device
 //! workspace  tensors of a problem, and the kernels run on them
 //! instances  one listed instance at a time, for checks
@@ -19,9 +20,10 @@ mod choice;
 mod error;
 mod instances;
 mod kernels;
+mod parameters;
 mod workspace;
 
-use std::{fmt, path::Path, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, fmt, path::Path, rc::Rc, sync::Arc};
 
 use nabla_kernels_gpu::{
     config::{self, Constants},
@@ -40,11 +42,12 @@ use self::{
 };
 use super::{
     Backend, BackendError, DeviceIdentity, InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts,
-    Orders, Workspace,
+    NotBuilt, Orders, Workspace,
 };
 use crate::{
     Problem,
     codegen::variant_id,
+    parameters::{ParameterSpace, Parameters},
     tensor::Qkv,
     variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant, VariantId},
 };
@@ -163,6 +166,8 @@ pub(super) struct DeviceBackend<D: Device> {
     device: Rc<D>,
     kernels: Kernels<D>,
     identity: DeviceIdentity,
+    /// Instances of the variants handed out.
+    chosen: RefCell<HashMap<VariantId, Instance>>,
 }
 
 impl<D: Device> DeviceBackend<D> {
@@ -173,7 +178,25 @@ impl<D: Device> DeviceBackend<D> {
         kernel_cache: Option<&Path>,
     ) -> Result<Self, DeviceError> {
         let device = Rc::new(device);
-        Ok(Self { kernels: Kernels::open(&device, kernel_cache)?, device, identity })
+        Ok(Self {
+            kernels: Kernels::open(&device, kernel_cache)?,
+            device,
+            identity,
+            chosen: RefCell::default(),
+        })
+    }
+
+    /// Returns the instance of a variant.
+    fn instance(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        variant: &Variant,
+    ) -> Result<Instance, Ineligible> {
+        if let Some(instance) = self.chosen.borrow().get(&variant.id) {
+            return Ok(*instance);
+        }
+        parameters::instance_of(problem, block, &variant.parameters, |_| Ok(()))
     }
 
     fn workspace(&self, qkv: &Qkv, orders: Arc<Orders>) -> Result<DeviceWorkspace<'_, D>, BackendError> {
@@ -209,14 +232,60 @@ impl<D: Device> Backend for DeviceBackend<D> {
     }
 
     fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
-        let instance = attention_instance(problem, block, tile)?;
-        self.fits(&instance)?;
+        self.configured(problem, block, &Parameters::of_tile(tile))
+    }
+
+    fn space(&self, problem: &Problem, block: Option<MaskBlock>) -> ParameterSpace {
+        parameters::space(problem, block, |instance| self.fits(instance))
+    }
+
+    fn default_parameters(&self, problem: &Problem, block: Option<MaskBlock>) -> Parameters {
+        let tile = self.default_tile(problem, block);
+        attention_instance(problem, block, tile)
+            .map_or_else(|_| Parameters::of_tile(tile), |instance| parameters::parameters_of(&instance))
+    }
+
+    fn configured(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        parameters: &Parameters,
+    ) -> Eligibility {
+        let instance = parameters::instance_of(problem, block, parameters, |instance| self.fits(instance))?;
+        let Constants { block_m, block_n, .. } = instance.constants;
+        let id = VariantId(variant_id(&instance));
+        self.chosen.borrow_mut().insert(id.clone(), instance);
         Ok(Variant {
-            id: VariantId(variant_id(&instance)),
-            tile,
+            id,
+            tile: TileConfig { block_m: block_m as usize, block_n: block_n as usize },
+            parameters: parameters.clone(),
             probabilities: problem.dtype,
             output: problem.dtype,
         })
+    }
+
+    fn prebuild(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        variants: &[Variant],
+        jobs: usize,
+        on_done: &(dyn Fn(usize, Result<(), NotBuilt>) + Sync),
+    ) {
+        let instances: Vec<(usize, Instance)> = variants
+            .iter()
+            .enumerate()
+            .filter_map(|(index, variant)| {
+                match parameters::instance_of(problem, block, &variant.parameters, |_| Ok(())) {
+                    Ok(instance) => Some((index, instance)),
+                    Err(Ineligible { reason }) => {
+                        on_done(index, Err(NotBuilt { rejected: false, reason }));
+                        None
+                    }
+                }
+            })
+            .collect();
+        self.kernels.prebuild(&instances, jobs, on_done);
     }
 
     fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {

@@ -9,7 +9,7 @@ use super::{
     Device, DeviceBackend, MAP_BYTES, MappedTensor,
     arguments::Arguments,
     buffer::Buffer,
-    choice::{attention_instance, device_dtype, select_instance},
+    choice::{device_dtype, select_instance},
     error::DeviceError,
     kernels::LoadedKernel,
 };
@@ -384,7 +384,9 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
 
     fn attention_us(&mut self, variant: &Variant, pattern: &Pattern) -> Result<f64, DeviceError> {
         let block = pattern.mask().map(|_| self.orders.mask_block());
-        let instance = attention_instance(&self.problem, block, variant.tile)
+        let instance = self
+            .backend
+            .instance(&self.problem, block, variant)
             .map_err(|ineligible| DeviceError::Kernel(ineligible.reason))?;
         self.launch_attention(&instance, pattern)
     }

@@ -7,6 +7,8 @@ mod commands;
 mod failure;
 mod input;
 mod output;
+#[expect(dead_code, reason = "wired in by the commands that follow")]
+mod search;
 mod stats;
 mod store;
 mod sweep;

@@ -1,0 +1,95 @@
+//! Strategies: which point of a space to try next, by what is known of the others.
+//!
+//! A strategy is asked for points and told what became of them; it never sees who evaluates them. [`build`] makes
+//! one by its name. What all of them share is in [`driver`]: no point is proposed twice, points given as seeds come
+//! first, and none stops before every point was proposed.
+
+mod driver;
+mod exhaustive;
+mod ledger;
+mod random;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use self::driver::Driver;
+use super::space::{PointId, Space};
+
+/// What became of a point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Outcome {
+    /// It was measured; lower is better. Positive and finite; anything else counts as a failure.
+    Cost(f64),
+    /// It could not be built, was wrong, or gave out.
+    Failed,
+}
+
+/// A way to search a space.
+pub(crate) trait Strategy {
+    /// Returns the name it is chosen by.
+    fn name(&self) -> &'static str;
+
+    /// Returns up to `most` points to evaluate next, never one that was asked for or told before. Empty: the strategy
+    /// has nothing more to try.
+    fn ask(&mut self, most: usize) -> Vec<PointId>;
+
+    /// Takes the outcome of a point, asked for or not.
+    fn tell(&mut self, point: PointId, outcome: Outcome);
+}
+
+/// What a strategy starts from.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// The space searched.
+    pub(crate) space: Arc<Space>,
+    /// Seed of every random choice: same seed and outcomes, same points.
+    pub(crate) seed: u64,
+    /// Evaluations planned, as far as known: what cools down does so by then.
+    pub(crate) budget: Option<usize>,
+    /// Points to try first: the nearest known profile, the default.
+    pub(crate) seeds: Vec<PointId>,
+    /// Cost a model expects of each point, in the order of the space, in any unit; not a number where it cannot say.
+    /// Cheap ones are tried earlier.
+    pub(crate) prior: Option<Arc<[f64]>>,
+}
+
+impl Setup {
+    /// Makes a setup without seeds and prior.
+    pub(crate) fn new(space: Arc<Space>, seed: u64) -> Self {
+        Self { space, seed, budget: None, seeds: Vec::new(), prior: None }
+    }
+}
+
+/// Name, one line of help, and constructor of a strategy.
+type Entry = (&'static str, &'static str, fn(Setup) -> Box<dyn Strategy>);
+
+/// Every strategy.
+const STRATEGIES: &[Entry] = &[
+    ("exhaustive", "every point in the order of the space, cheapest by the prior first", |setup| {
+        Driver::boxed(exhaustive::Exhaustive::new(&setup), setup)
+    }),
+    ("random", "points drawn evenly", |setup| Driver::boxed(random::Random, setup)),
+];
+
+/// Returns the names of all strategies with a line of help each.
+pub(crate) fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STRATEGIES.iter().map(|(name, help, _)| (*name, *help))
+}
+
+/// No strategy has the name.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a strategy ({}), got '{name}'", names().map(|(name, _)| name).collect::<Vec<_>>().join(", "))]
+pub(crate) struct UnknownStrategy {
+    name: String,
+}
+
+/// Makes a strategy by its name.
+///
+/// # Errors
+/// When there is none of that name.
+pub(crate) fn build(name: &str, setup: Setup) -> Result<Box<dyn Strategy>, UnknownStrategy> {
+    let found = STRATEGIES.iter().find(|(known, ..)| *known == name);
+    let (.., make) = found.ok_or_else(|| UnknownStrategy { name: name.to_owned() })?;
+    Ok(make(setup))
+}

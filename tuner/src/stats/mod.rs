@@ -25,6 +25,6 @@ mod verdict;
 pub(crate) use blocks::{Quad, log_ratios};
 pub(crate) use estimate::{Estimate, estimate};
 pub(crate) use median::{Median, median};
-pub(crate) use permutation::holm;
+use permutation::holm;
 pub(crate) use sequential::{Finding, LOOKS, blocks_at, findings};
 pub(crate) use verdict::{Margin, Verdict, noise_floor};

@@ -10,5 +10,5 @@ mod tests;
 
 pub(crate) use group::{Context, Length, Ran};
 pub(crate) use progress::{Progress, work};
-pub(crate) use row::now;
-pub(crate) use space::{Config, Space};
+pub(crate) use row::{Facts, Outcome, Shared, now, record};
+pub(crate) use space::{Config, Space, lengths};

@@ -72,6 +72,9 @@ const STRATEGIES: &[Entry] = &[
     ("random", "points drawn evenly", |setup| Driver::boxed(random::Random, setup)),
 ];
 
+/// The strategy of whoever chooses none.
+pub(crate) const DEFAULT: &str = "random";
+
 /// Returns the names of all strategies with a line of help each.
 pub(crate) fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
     STRATEGIES.iter().map(|(name, help, _)| (*name, *help))

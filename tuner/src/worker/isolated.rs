@@ -1,8 +1,8 @@
 //! A bench over worker processes: a loss costs the one at fault its row, and the rest goes on in a new process.
 //!
 //! Whose fault a loss is, is not always whose turn it was: a kernel that writes where it must not may break the next one.
-//! So the one in flight is tried alone in a fresh worker. If it passes there, each that ran before it is tried alone; the
-//! first that loses its worker is at fault. Where none does, the loss was a coincidence and is forgiven once.
+//! So the one in flight is tried alone in a fresh worker. If it passes there, each that ran before it is tried, followed by
+//! that one; the first that loses its worker is at fault. Where none does, the loss was a coincidence and is forgiven once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -203,10 +203,11 @@ impl Isolated {
         }
     }
 
-    /// Tries an item alone in a fresh worker.
-    fn alone(&mut self, item: Item) -> Result<Option<Loss>, Failure> {
+    /// Tries an item in a fresh worker, alone, or followed by the one that was in flight when another was lost.
+    fn alone(&mut self, item: Item, then: Option<Item>) -> Result<Option<Loss>, Failure> {
         self.drop_worker();
-        let (_, loss) = self.attempt(&[item; TRIALS])?;
+        let order: Vec<Item> = [item; TRIALS].into_iter().chain(then).collect();
+        let (_, loss) = self.attempt(&order)?;
         Ok(loss)
     }
 
@@ -217,13 +218,13 @@ impl Isolated {
         before: &[Item],
         loss: Loss,
     ) -> Result<Option<(Item, Failed)>, Failure> {
-        if let Some(again) = self.alone(in_flight)? {
+        if let Some(again) = self.alone(in_flight, None)? {
             return Ok(Some((in_flight, again.failed())));
         }
         let mut tried = BTreeSet::from([in_flight]);
         for &item in before.iter().rev() {
             if tried.insert(item)
-                && let Some(loss) = self.alone(item)?
+                && let Some(loss) = self.alone(item, Some(in_flight))?
             {
                 return Ok(Some((item, loss.failed())));
             }

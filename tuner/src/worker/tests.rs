@@ -193,6 +193,8 @@ fn plays_the_worker() {
     let qkv = Arc::new(generate_video(&"video:1,16,32,2,32".parse::<GenerateSpec>().unwrap(), 0));
     let backend = Faulty { cpu, notes: notes.into() };
     let inputs = Inputs { qkv, error_rows: None, seed: 0, ordinal: 0, peers: 0 };
+    // The harness leaves its own line unfinished.
+    println!();
     serve(&backend, &inputs, stdin().lock(), stdout()).unwrap();
     // The harness would print to the pipe that the program reads.
     std::process::exit(0);

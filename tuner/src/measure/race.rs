@@ -76,7 +76,7 @@ fn cut(round: usize, live: &mut Vec<usize>, racers: &mut [Racer], clocks: &Clock
         return;
     }
     // The best of all, also of those that are done.
-    let of = |racer: &Racer| racer.series.kept(clocks).median();
+    let of = |racer: &Racer| racer.series.best_known(clocks);
     let times: Vec<Option<Median>> = racers.iter().map(of).collect();
     let sound = || times.iter().zip(racers.iter()).filter(|(_, r)| r.series.failed.is_none());
     let Some(best) = sound().filter_map(|(time, _)| *time).min_by(|a, b| a.median.total_cmp(&b.median))

@@ -66,7 +66,7 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Returns the median of what counts; `None` where too little does.
+    /// Returns the median of what counts; `None` where too little does to be a result.
     pub(crate) fn median(&self) -> Option<Median> {
         if self.contended && self.times_us.len() < LEAST_CLEAN { None } else { median(&self.times_us) }
     }
@@ -90,6 +90,12 @@ impl Series {
             self.samples.iter().filter(|s| !clocks.marks(s)).map(|s| s.time_us).collect();
         let marked = self.samples.len() - times_us.len();
         Kept { times_us, marked, contended: marked as f64 > MOST_MARKED * self.samples.len() as f64 }
+    }
+
+    /// Returns the median to search and race by: that of the samples that count, or of all where too few do. On a machine
+    /// that is never quiet a search by doubtful times is better than none.
+    pub(crate) fn best_known(&self, clocks: &Clocks) -> Option<Median> {
+        self.kept(clocks).median().or_else(|| median(&self.times_us()))
     }
 
     /// Returns every time, marked ones included.
@@ -136,6 +142,8 @@ mod tests {
         assert!(some.contended && some.median().is_some());
         let hardly = kept(&[good, bad, bad, bad, good]);
         assert!(hardly.contended && hardly.median().is_none());
+        let series = Series { samples: vec![good, bad, bad], failed: None };
+        assert_eq!(series.best_known(&Clocks::default()).map(|m| m.median), Some(150.0));
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Run<'_, '_> {
         self.keep(&paired, &base_series, Stage::Runoff, &mut comparisons)?;
         let standings: Vec<Finalist> = paired.iter().filter_map(|paired| self.finalist(paired)).collect();
         let mut chosen: Option<(usize, Finding)> = None;
-        let mut times_us = [base_series.kept(&self.clocks).median().map(|m| m.median); 2];
+        let mut times_us = [base_series.best_known(&self.clocks).map(|m| m.median); 2];
         for number in ranked(&standings).into_iter().take(CONFIRMED) {
             // In a fresh process, with nothing left of the search.
             self.bench.renew()?;
@@ -187,7 +187,7 @@ impl Run<'_, '_> {
                 pairing.run(self.bench, margin, &mut self.clocks, &mut self.rng, seed ^ 1)?;
             self.keep(&paired, &base_series, Stage::Final, &mut comparisons)?;
             if let Some(finding) = paired[0].finding.filter(|f| f.verdict == Verdict::Faster) {
-                let median = |series: &Series| series.kept(&self.clocks).median().map(|m| m.median);
+                let median = |series: &Series| series.best_known(&self.clocks).map(|m| m.median);
                 times_us = [median(&base_series), median(&paired[0].series)];
                 chosen = Some((number, finding));
                 break;
@@ -342,7 +342,7 @@ impl Run<'_, '_> {
         let racers = self.tuner.settings.race.run(self.bench, &items, &mut self.clocks, &mut self.rng)?;
         for (number, racer) in racing.into_iter().zip(racers) {
             let Some(candidate) = self.tried.get_mut(&number) else { continue };
-            let time = racer.series.kept(&self.clocks).median().map(|m| m.median);
+            let time = racer.series.best_known(&self.clocks).map(|m| m.median);
             candidate.time_us = time.filter(|_| racer.series.failed.is_none());
             let (evaluation, verified) = (candidate.evaluation, candidate.verified.clone());
             let verified = verified.as_ref().map_err(|(failed, errors)| (failed, errors.as_ref()));

@@ -4,12 +4,19 @@
 //! one by its name. What all of them share is in [`driver`]: no point is proposed twice, points given as seeds come
 //! first, and none stops before every point was proposed.
 
+mod annealing;
 mod driver;
 mod exhaustive;
+mod features;
+mod genetic;
 mod ledger;
+mod local;
+mod model;
 mod random;
+mod surrogate;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 use std::sync::Arc;
 
@@ -64,16 +71,34 @@ impl Setup {
 /// Name, one line of help, and constructor of a strategy.
 type Entry = (&'static str, &'static str, fn(Setup) -> Box<dyn Strategy>);
 
+/// The strategy of whoever chooses none: the best over public measurements, see docs/search.md.
+pub(crate) const DEFAULT: &str = "default";
+
 /// Every strategy.
 const STRATEGIES: &[Entry] = &[
+    (DEFAULT, "local search with restarts, its next neighbour chosen by a model", |setup| {
+        Driver::boxed(local::Local::guided(&setup), setup)
+    }),
     ("exhaustive", "every point in the order of the space, cheapest by the prior first", |setup| {
         Driver::boxed(exhaustive::Exhaustive::new(&setup), setup)
     }),
     ("random", "points drawn evenly", |setup| Driver::boxed(random::Random, setup)),
+    ("greedy", "local search with restarts: to the first better neighbour", |setup| {
+        Driver::boxed(local::Local::new(local::Descent::Greedy), setup)
+    }),
+    ("steepest", "local search with restarts: to the best neighbour", |setup| {
+        Driver::boxed(local::Local::new(local::Descent::Steepest), setup)
+    }),
+    ("annealing", "simulated annealing, cooled by the end of the budget", |setup| {
+        Driver::boxed(annealing::Annealing::new(), setup)
+    }),
+    ("genetic", "mixtures and mutations of the best points", |setup| {
+        Driver::boxed(genetic::Genetic::new(), setup)
+    }),
+    ("surrogate", "where a model of the measurements expects the largest improvement", |setup| {
+        Driver::boxed(surrogate::Surrogate::new(&setup), setup)
+    }),
 ];
-
-/// The strategy of whoever chooses none.
-pub(crate) const DEFAULT: &str = "random";
 
 /// Returns the names of all strategies with a line of help each.
 pub(crate) fn names() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -163,6 +163,6 @@ fn a_prior_brings_its_cheap_points_forward() {
 #[test]
 fn an_unknown_strategy_is_told_the_known_ones() {
     let error = build("simplex", Setup::new(space([2, 2, 2]), 0)).map(|s| s.name()).expect_err("no strategy");
-    assert!(error.to_string().starts_with("expected a strategy (exhaustive, random"), "{error}");
+    assert!(error.to_string().starts_with("expected a strategy (default, exhaustive, random"), "{error}");
     assert!(error.to_string().ends_with("got 'simplex'"), "{error}");
 }

@@ -13,7 +13,7 @@
 mod bench;
 mod choose;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod pairs;
 mod race;
 mod series;

@@ -14,6 +14,8 @@ mod builder;
 mod plan;
 mod problem;
 mod row;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub(crate) use builder::Builder;

@@ -1,7 +1,7 @@
 //! One problem: search, run-off against the default, the winner measured afresh.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Instant,
 };
@@ -70,6 +70,9 @@ pub(crate) struct Tuned {
     pub(crate) times_us: [Option<f64>; 2],
     /// Comparisons made.
     pub(crate) comparisons: Vec<Comparison>,
+    /// The rows of the last stage, the chosen one first. Whoever keeps the entry writes them after it: they say that the
+    /// problem is finished.
+    pub(crate) last_rows: Vec<Record>,
 }
 
 /// A configuration that was tried.
@@ -90,6 +93,8 @@ struct Run<'a, 'b> {
     rng: ChaCha8Rng,
     besides: Besides,
     tried: BTreeMap<usize, Candidate>,
+    /// Those the bench has verified: what an earlier part of the run recorded, it does not know.
+    ready: BTreeSet<usize>,
     failures: BTreeMap<&'static str, u64>,
 }
 
@@ -140,9 +145,21 @@ impl Tuner<'_> {
             rng,
             besides: Besides::default(),
             tried: BTreeMap::new(),
+            ready: BTreeSet::new(),
             failures: BTreeMap::new(),
         };
         run.whole(device, seeds, earlier)
+    }
+}
+
+impl Tuner<'_> {
+    /// Writes the last rows of a problem, once its entry is kept.
+    pub(crate) fn finish(&mut self, tuned: &Tuned) -> Result<(), Failure> {
+        for row in &tuned.last_rows {
+            self.store.push(row)?;
+            self.view.trial(row);
+        }
+        Ok(())
     }
 }
 
@@ -156,16 +173,23 @@ impl Run<'_, '_> {
         let seed = self.tuner.settings.seed;
         let base = Item::Candidate(self.default);
         let config = self.configs[self.default].clone();
-        if let Err((failed, errors)) = self.bench.verify(self.default, &config)? {
-            let series = Series::default();
-            self.record(self.default, 1, Stage::Search, Err((&failed, errors.as_ref())), &series)?;
-            self.tuner.view.no_default(&self.subject, &failed.reason);
-            return Ok(None);
-        }
+        let verified = match self.bench.verify(self.default, &config)? {
+            Ok(verified) => verified,
+            Err((failed, errors)) => {
+                let series = Series::default();
+                self.record(self.default, 1, Stage::Search, Err((&failed, errors.as_ref())), &series)?;
+                self.tuner.view.no_default(&self.subject, &failed.reason);
+                return Ok(None);
+            }
+        };
+        self.ready.insert(self.default);
         self.take_besides(base)?;
         let before = Pairing::floor(base, self.bench, &mut self.clocks, seed)?;
         let evaluations = self.search(seeds, earlier)?;
         let finalists = self.finalists()?;
+        // What an earlier part of the run recorded of the default lacks its errors.
+        let unasked = Candidate { evaluation: 0, verified: Ok(verified.clone()), time_us: None };
+        self.tried.entry(self.default).or_insert(unasked).verified = Ok(verified);
         let after = Pairing::floor(base, self.bench, &mut self.clocks, seed)?;
         let floor = before.into_iter().chain(after).fold(0.0, f64::max);
         self.tuner.view.floor(floor);
@@ -175,30 +199,32 @@ impl Run<'_, '_> {
         let pairing = Pairing::new(base, &rivals);
         let (paired, base_series) = pairing.run(self.bench, margin, &mut self.clocks, &mut self.rng, seed)?;
         let mut comparisons = Vec::new();
-        self.keep(&paired, &base_series, Stage::Runoff, &mut comparisons)?;
+        self.keep(&paired, &base_series, &mut comparisons)?;
         let standings: Vec<Finalist> = paired.iter().filter_map(|paired| self.finalist(paired)).collect();
         let mut chosen: Option<(usize, Finding)> = None;
-        let mut times_us = [base_series.best_known(&self.clocks).map(|m| m.median); 2];
+        let mut last = vec![(self.default, base_series)];
         for number in ranked(&standings).into_iter().take(CONFIRMED) {
             // In a fresh process, with nothing left of the search.
             self.bench.renew()?;
             let pairing = Pairing::new(base, &[Item::Candidate(number)]);
             let (paired, base_series) =
                 pairing.run(self.bench, margin, &mut self.clocks, &mut self.rng, seed ^ 1)?;
-            self.keep(&paired, &base_series, Stage::Final, &mut comparisons)?;
-            if let Some(finding) = paired[0].finding.filter(|f| f.verdict == Verdict::Faster) {
-                let median = |series: &Series| series.best_known(&self.clocks).map(|m| m.median);
-                times_us = [median(&base_series), median(&paired[0].series)];
+            let Some(confirmed) = paired.into_iter().next() else { continue };
+            let Some(finding) = confirmed.finding else { continue };
+            self.compare(number, &finding, Stage::Final, &mut comparisons)?;
+            if finding.verdict == Verdict::Faster {
                 chosen = Some((number, finding));
+                last = vec![(number, confirmed.series), (self.default, base_series)];
                 break;
             }
         }
-        if chosen.is_none() {
-            self.keep(&[], &base_series, Stage::Final, &mut comparisons)?;
-        }
+        let median = |series: &Series| series.best_known(&self.clocks).map(|m| m.median);
+        let times_us = [last.last(), last.first()].map(|of| of.and_then(|(_, series)| median(series)));
+        let last_rows = last.iter().filter_map(|(number, series)| self.row(*number, Stage::Final, series));
+        let last_rows = last_rows.collect();
         let entry = self.entry(device, chosen, evaluations);
         let failures = std::mem::take(&mut self.failures);
-        Ok(Some(Tuned { entry, floor, failures, times_us, comparisons }))
+        Ok(Some(Tuned { entry, floor, failures, times_us, comparisons, last_rows }))
     }
 
     fn entry(&self, device: &Device, chosen: Option<(usize, Finding)>, evaluations: u64) -> Entry {
@@ -324,7 +350,10 @@ impl Run<'_, '_> {
                 Err(failed) => Err((failed, None)),
             };
             match &verified {
-                Ok(_) => racing.push(number),
+                Ok(_) => {
+                    self.ready.insert(number);
+                    racing.push(number);
+                }
                 Err((failed, errors)) => {
                     let failure = Err((failed, errors.as_ref()));
                     self.record(number, evaluation(place), Stage::Search, failure, &Series::default())?;
@@ -337,8 +366,13 @@ impl Run<'_, '_> {
             return Ok(());
         }
         let mut items: Vec<Item> = racing.iter().map(|&number| Item::Candidate(number)).collect();
-        let best = self.best(1).first().copied();
-        items.extend(best.filter(|best| !racing.contains(best)).map(Item::Candidate));
+        if let Some(best) = self.best(1).first().copied().filter(|best| !racing.contains(best)) {
+            let config = self.configs[best].clone();
+            if self.ready.contains(&best) || self.bench.verify(best, &config)?.is_ok() {
+                self.ready.insert(best);
+                items.push(Item::Candidate(best));
+            }
+        }
         let racers = self.tuner.settings.race.run(self.bench, &items, &mut self.clocks, &mut self.rng)?;
         for (number, racer) in racing.into_iter().zip(racers) {
             let Some(candidate) = self.tried.get_mut(&number) else { continue };
@@ -393,11 +427,6 @@ impl Run<'_, '_> {
                 }
             }
         }
-        if !self.tried.contains_key(&self.default) {
-            let config = self.configs[self.default].clone();
-            let verified = self.bench.verify(self.default, &config)?;
-            self.tried.insert(self.default, Candidate { evaluation: 0, verified, time_us: None });
-        }
         Ok(sound)
     }
 
@@ -418,34 +447,64 @@ impl Run<'_, '_> {
         })
     }
 
-    /// Writes rows and comparisons of a stage.
+    /// Writes rows and comparisons of the run-off.
     fn keep(
         &mut self,
         paired: &[Paired],
         base: &Series,
-        stage: Stage,
         comparisons: &mut Vec<Comparison>,
     ) -> Result<(), Failure> {
         let rivals = paired.iter().filter_map(|paired| match paired.item {
             Item::Candidate(number) => Some((number, &paired.series, paired.finding)),
             _ => None,
         });
-        let all: Vec<_> = [(self.default, base, None)].into_iter().chain(rivals).collect();
-        for (number, series, finding) in all {
-            let Some(candidate) = self.tried.get(&number) else { continue };
-            let (evaluation, verified) = (candidate.evaluation, candidate.verified.clone());
-            let Ok(found) = &verified else { continue };
-            let b = found.variant.clone();
-            self.record(number, evaluation, stage, Ok(found), series)?;
+        for (number, series, finding) in [(self.default, base, None)].into_iter().chain(rivals) {
+            if let Some(row) = self.row(number, Stage::Runoff, series) {
+                self.push(&row)?;
+            }
             if let Some(finding) = finding {
-                let a = self.tried.get(&self.default).and_then(|c| c.verified.as_ref().ok());
-                let a = a.map_or("default", |verified| &verified.variant);
-                let line = self.subject.comparison(a, &b, &finding, stage.name());
-                self.tuner.store.push_comparison(&line)?;
-                self.tuner.view.comparison(&line);
-                comparisons.push(line);
+                self.compare(number, &finding, Stage::Runoff, comparisons)?;
             }
         }
+        Ok(())
+    }
+
+    /// Writes what was found of one against the default.
+    fn compare(
+        &mut self,
+        number: usize,
+        finding: &Finding,
+        stage: Stage,
+        comparisons: &mut Vec<Comparison>,
+    ) -> Result<(), Failure> {
+        let line = {
+            let variant = |number: usize| {
+                let verified = self.tried.get(&number).and_then(|c| c.verified.as_ref().ok());
+                verified.map_or("unknown", |verified| &verified.variant)
+            };
+            self.subject.comparison(variant(self.default), variant(number), finding, stage.name())
+        };
+        self.tuner.store.push_comparison(&line)?;
+        self.tuner.view.comparison(&line);
+        comparisons.push(line);
+        Ok(())
+    }
+
+    /// Makes the row of one that was tried and is right.
+    fn row(&self, number: usize, stage: Stage, series: &Series) -> Option<Record> {
+        let candidate = self.tried.get(&number)?;
+        let verified = Ok(candidate.verified.as_ref().ok()?);
+        let (config, evaluation) = (&self.configs[number], candidate.evaluation);
+        let trial = Trial { config, evaluation, stage, verified, series };
+        Some(self.subject.row(trial, &self.clocks, &self.besides))
+    }
+
+    fn push(&mut self, row: &Record) -> Result<(), Failure> {
+        if row.status != Status::Ok {
+            *self.failures.entry(row.status.name()).or_default() += 1;
+        }
+        self.tuner.store.push(row)?;
+        self.tuner.view.trial(row);
         Ok(())
     }
 
@@ -460,12 +519,7 @@ impl Run<'_, '_> {
         let config = &self.configs[number];
         let trial = Trial { config, evaluation, stage, verified, series };
         let row = self.subject.row(trial, &self.clocks, &self.besides);
-        if row.status != Status::Ok {
-            *self.failures.entry(row.status.name()).or_default() += 1;
-        }
-        self.tuner.store.push(&row)?;
-        self.tuner.view.trial(&row);
-        Ok(())
+        self.push(&row)
     }
 }
 

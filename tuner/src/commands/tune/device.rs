@@ -129,6 +129,7 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
             Some(tuned) => {
                 profile.put(tuned.entry.clone());
                 profile.write(&profile_path)?;
+                tuner.finish(&tuned)?;
                 view.tuned(&tuned);
                 results.push((target.clone(), opened, tuned));
             }

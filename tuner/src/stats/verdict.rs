@@ -5,6 +5,9 @@ use super::Estimate;
 /// Smallest difference that counts, whatever the noise: below it the choice does not matter to anybody.
 const LEAST_MARGIN: f64 = 0.01;
 
+/// Largest margin within which two things are called the same: on a noisier machine nothing is shown.
+const MOST_MARGIN: f64 = 0.05;
+
 /// What a comparison of B with A came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -45,13 +48,17 @@ pub(crate) fn noise_floor(of_itself: &Estimate) -> f64 {
 /// kind, at the level `alpha`.
 ///
 /// A difference is claimed when chance does not explain it, the interval excludes zero and the estimate lies beyond the
-/// margin; sameness when the interval lies within.
+/// margin; sameness when the interval lies within, and that says something: a margin of 50 % holds anything.
 pub(crate) fn verdict(of: &Estimate, p_value: f64, margin: Margin, alpha: f64) -> Verdict {
     let significant = p_value <= alpha;
     match of {
         Estimate { centre, high, .. } if significant && *high < 0.0 && *centre < -margin.0 => Verdict::Faster,
         Estimate { centre, low, .. } if significant && *low > 0.0 && *centre > margin.0 => Verdict::Slower,
-        Estimate { low, high, .. } if -margin.0 < *low && *high < margin.0 => Verdict::Same,
+        Estimate { low, high, .. }
+            if -margin.0 < *low && *high < margin.0 && margin.relative() <= MOST_MARGIN =>
+        {
+            Verdict::Same
+        }
         _ => Verdict::Ambiguous,
     }
 }
@@ -72,6 +79,9 @@ mod tests {
         // Surely different, and surely by less than what counts.
         assert_eq!(judged(0.002, 0.004, 0.006, 0.001), Verdict::Same);
         assert_eq!(judged(-0.02, 0.005, 0.03, 0.5), Verdict::Ambiguous);
+        // Within the noise, on a machine where that says nothing.
+        let noisy = Estimate { centre: 0.0, low: -0.1, high: 0.1 };
+        assert_eq!(verdict(&noisy, 0.9, Margin::from_noise(0.3), 0.05), Verdict::Ambiguous);
         // Far off, but chance may have done it.
         assert_eq!(judged(0.01, 0.03, 0.05, 0.2), Verdict::Ambiguous);
     }

@@ -22,6 +22,7 @@ mod table;
 extern crate self as nabla_reports;
 
 pub use best::{BestSetting, TimeBasis, TimeInterval, best_settings};
+pub use figures::replay::{ReplayPlot, ReplaySeries, write_replay};
 pub use masks::{MaskPicture, MaskPictureError, write_block_masks};
 pub use page::{FigureFiles, ReportError, ReportFiles, write_report};
 pub use problem::Problem;

@@ -6,6 +6,7 @@
 )]
 
 mod comparing;
+mod search;
 mod tuning;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use nabla_host::{
 };
 
 pub(crate) use comparing::{CompareArgs, ProfileCommand, ProfileLookupArgs};
+pub(crate) use search::{SearchArgs, Setting};
 pub(crate) use tuning::{Effort, TuneArgs};
 
 const EXIT_CODES: &str = "\
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     /// Each kernel is verified before it is timed, and both in a process of its own: one that hangs or crashes costs its
     /// row. A strategy chooses what to try; the best meet the default in pairs, and the winner is measured afresh. Writes
     /// records.jsonl and profile.json.
+    ///
+    /// Without a device: --print-space shows what a space holds and what its constraints took away, --replay lets
+    /// strategies loose on finished measurements and prints how many evaluations each needs.
     Tune(Box<TuneArgs>),
     /// Tell whether one build is slower than another, on this machine and now.
     ///
@@ -433,4 +438,7 @@ pub(crate) struct ReportArgs {
     /// Write to this folder [default: the run's].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Write the records in the T4 format of auto-tuners to this JSON file instead of a report.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub(crate) t4: Option<PathBuf>,
 }

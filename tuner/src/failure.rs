@@ -9,6 +9,8 @@ use nabla_host::{
 use nabla_reports::{MaskPictureError, ReadError, ReportError};
 use owo_colors::OwoColorize;
 
+use crate::search::{replay::ReplayError, space::SpaceError};
+
 /// What went wrong, by exit code. Bad usage is 2, given by the argument parser itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -167,6 +169,18 @@ impl From<BuildError> for Failure {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
+        Self::new(Kind::Input, error)
+    }
+}
+
+impl From<SpaceError> for Failure {
+    fn from(error: SpaceError) -> Self {
+        Self::new(Kind::Input, error)
+    }
+}
+
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Self {
         Self::new(Kind::Input, error)
     }
 }

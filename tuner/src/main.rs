@@ -8,8 +8,8 @@ mod failure;
 mod input;
 mod measure;
 mod output;
-#[expect(dead_code, reason = "wired in by the commands that follow")]
 mod search;
+mod spaces;
 mod stats;
 mod store;
 mod sweep;

@@ -4,6 +4,7 @@
 mod error;
 mod latency;
 mod pareto;
+pub(crate) mod replay;
 mod speedup;
 mod tiles;
 

@@ -1,11 +1,11 @@
-//! Options of `nabla tune` on a device.
+//! Options of `nabla tune`.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use nabla_host::Policy;
 
-use super::{DeviceArgs, ErrorArgs, InputArgs};
+use super::{DeviceArgs, ErrorArgs, InputArgs, SearchArgs};
 
 /// How much is tried and how long it is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,6 +20,8 @@ pub(crate) enum Effort {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TuneArgs {
+    #[command(flatten)]
+    pub(crate) search: SearchArgs,
     #[command(flatten)]
     pub(crate) input: InputArgs,
     #[command(flatten)]
@@ -41,9 +43,10 @@ pub(crate) struct TuneArgs {
     /// How much is tried and how long it is measured.
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) effort: Effort,
-    /// Search strategy [default: the best known one; every point in turn with --effort exhaustive].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) strategy: Option<String>,
+    /// Search strategy, several for a replay: default, exhaustive, random, greedy, steepest, annealing, genetic or
+    /// surrogate [default: default, exhaustive with --effort exhaustive; default and random for a replay].
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    pub(crate) strategy: Vec<String>,
     /// Configurations to try on each problem [default: by the effort].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) evaluations: Option<u32>,
@@ -65,7 +68,8 @@ pub(crate) struct TuneArgs {
     /// Print events as JSON lines instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write the run to this folder [default: nabla-runs/tune-DATE-TIME].
+    /// Write the run, or the curves of a replay, to this folder [default: nabla-runs/tune-DATE-TIME; a replay prints
+    /// only].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Continue a run that was cut short, with the settings it was started with.

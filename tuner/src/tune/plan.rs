@@ -47,10 +47,15 @@ impl Settings {
             Effort::Default => (0.1, 25),
             Effort::Exhaustive => (1.0, 15),
         };
-        let strategy = match (&args.strategy, args.effort) {
-            (Some(name), _) => name.clone(),
-            (None, Effort::Exhaustive) => "exhaustive".to_owned(),
-            (None, _) => strategy::DEFAULT.to_owned(),
+        let strategy = match (&args.strategy[..], args.effort) {
+            ([name], _) => name.clone(),
+            ([], Effort::Exhaustive) => "exhaustive".to_owned(),
+            ([], _) => strategy::DEFAULT.to_owned(),
+            (names, _) => {
+                let message =
+                    format!("--strategy: expected one, got {}: only a replay compares", names.join(", "));
+                return Err(Failure::new(Kind::Usage, message));
+            }
         };
         if !strategy::names().any(|(name, _)| name == strategy) {
             let known: Vec<&str> = strategy::names().map(|(name, _)| name).collect();

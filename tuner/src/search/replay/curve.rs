@@ -40,16 +40,10 @@ impl Curve {
         Some(all[half]).filter(|&evaluations| evaluations < usize::MAX)
     }
 
-    /// Returns the share of repeats that reached the n-th mark.
-    pub(crate) fn share(&self, mark: usize) -> f64 {
-        let reached = self.reached.iter().filter(|r| r[mark].is_some()).count();
-        reached as f64 / self.reached.len().max(1) as f64
-    }
-
-    /// Returns the median after so many evaluations, counted from 1; the last one beyond the end.
-    pub(crate) fn median_at(&self, evaluations: usize) -> f64 {
+    /// Returns the quartiles after so many evaluations, counted from 1; the last ones beyond the end.
+    pub(crate) fn at(&self, evaluations: usize) -> [f64; 3] {
         let at = evaluations.min(self.quartiles.len());
-        at.checked_sub(1).map_or(0.0, |at| self.quartiles[at][1])
+        at.checked_sub(1).map_or([0.0; 3], |at| self.quartiles[at])
     }
 }
 

@@ -5,20 +5,22 @@
 //! on a [`Recording`]; [`Curve`] sums up many such runs.
 
 mod curve;
+mod export;
 mod kernel_tuner;
 mod records;
 mod source;
-pub(crate) mod t4;
+mod t4;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 pub(crate) use curve::Curve;
+pub(crate) use export::t4 as export_t4;
 pub(crate) use source::{ReplayError, read};
 
 use super::{
-    space::{Space, Value},
+    space::{PointId, Space, Value},
     strategy::{Outcome, Setup, Strategy, UnknownStrategy, build},
 };
 
@@ -75,6 +77,13 @@ impl Recording {
             }
         }
         points
+    }
+
+    /// Returns the cheapest point and its cost.
+    pub(crate) fn optimum(&self) -> Option<(PointId, f64)> {
+        let costs =
+            self.space.ids().zip(&self.outcomes).filter_map(|(point, outcome)| Some((point, cost(outcome)?)));
+        costs.min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
     /// Returns the share of points that failed.

@@ -2,21 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use nabla_reports::{Record, Status};
+use nabla_reports::{Record, Stage, Status};
 
 use super::Recording;
 use crate::search::{space::Value, strategy::Outcome};
 
-/// A column of a record.
-type Column = (&'static str, fn(&Record) -> i64);
-
-/// Columns that say how a problem was run; those that vary are the axes.
-const CONFIGURATION: &[Column] = &[
-    ("q_block", |r| r.q_block as i64),
-    ("kv_block", |r| r.kv_block as i64),
-    ("block_m", |r| r.block_m as i64),
-    ("block_n", |r| r.block_n as i64),
-];
+/// Returns how a problem was run: what tuning chose, else the columns that a sweep varies.
+fn configuration(record: &Record) -> BTreeMap<String, Value> {
+    let columns = [
+        ("q_block", record.q_block),
+        ("kv_block", record.kv_block),
+        ("block_m", record.block_m),
+        ("block_n", record.block_n),
+    ];
+    let mut configuration: BTreeMap<String, Value> =
+        columns.into_iter().map(|(name, value)| (name.to_owned(), Value::Int(value as i64))).collect();
+    for (name, value) in record.tuning.iter().flat_map(|tuning| &tuning.config) {
+        let value = match (value.as_i64(), value.as_str()) {
+            (Some(number), _) => Value::Int(number),
+            (_, Some(text)) => Value::Text(text.to_owned()),
+            _ => Value::Text(value.to_string()),
+        };
+        configuration.insert(name.clone(), value);
+    }
+    configuration
+}
 
 /// Names what was run, apart from how.
 fn problem(record: &Record) -> String {
@@ -34,10 +44,21 @@ fn problem(record: &Record) -> String {
     )
 }
 
-/// Returns the names of the columns that vary.
-pub(super) fn axes(records: &[&Record]) -> Vec<&'static Column> {
-    let varies = |column: &&Column| records.windows(2).any(|pair| column.1(pair[0]) != column.1(pair[1]));
-    CONFIGURATION.iter().filter(varies).collect()
+/// Returns what varies over records, by name: parameters that all of them have and not all alike.
+pub(super) fn axes(records: &[&Record]) -> Vec<String> {
+    let configurations: Vec<BTreeMap<String, Value>> = records.iter().map(|r| configuration(r)).collect();
+    let Some(first) = configurations.first() else { return Vec::new() };
+    let varies = |name: &&String| {
+        let everywhere = configurations.iter().all(|of| of.contains_key(*name));
+        everywhere && configurations.iter().any(|of| of.get(*name) != first.get(*name))
+    };
+    first.keys().filter(varies).cloned().collect()
+}
+
+/// Returns a record's values of some axes.
+pub(super) fn values(record: &Record, axes: &[String]) -> Vec<Value> {
+    let configuration = configuration(record);
+    axes.iter().filter_map(|name| configuration.get(name).cloned()).collect()
 }
 
 /// Groups records into recordings; problems run in one way only are left out.
@@ -45,7 +66,9 @@ pub(super) fn axes(records: &[&Record]) -> Vec<&'static Column> {
 /// What is ineligible is no point: nothing was launched. What was wrong or gave out is one that failed.
 pub(super) fn recordings(records: &[Record]) -> Result<Vec<Recording>, String> {
     let mut groups: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.status != Status::Ineligible) {
+    // The run-off of a tuning run times again what its search has timed.
+    let searched = |r: &&Record| r.tuning.as_ref().is_none_or(|tuning| tuning.stage == Stage::Search);
+    for record in records.iter().filter(|r| r.status != Status::Ineligible).filter(searched) {
         groups.entry(problem(record)).or_default().push(record);
     }
     let mut recordings = Vec::new();
@@ -54,14 +77,12 @@ pub(super) fn recordings(records: &[Record]) -> Result<Vec<Recording>, String> {
         if axes.is_empty() {
             continue;
         }
-        let names: Vec<String> = axes.iter().map(|(name, _)| (*name).to_owned()).collect();
         let rows = records.iter().map(|record| {
-            let values = axes.iter().map(|(_, value)| Value::Int(value(record))).collect();
             let cost = record.time_us_median.filter(|_| record.status == Status::Ok);
-            (values, cost.map_or(Outcome::Failed, Outcome::Cost))
+            (values(record, &axes), cost.map_or(Outcome::Failed, Outcome::Cost))
         });
         // A problem of which everything failed has no optimum to search for.
-        recordings.extend(Recording::new(name, &names, rows.collect()));
+        recordings.extend(Recording::new(name, &axes, rows.collect()));
     }
     if recordings.is_empty() {
         return Err("expected a problem that was run in more than one way, got none; sweep tiles or blocks"

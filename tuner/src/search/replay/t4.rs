@@ -12,7 +12,7 @@ use super::{Recording, source::value};
 use crate::search::strategy::Outcome;
 
 /// Version of the schema written, and the newest read with certainty.
-pub(crate) const SCHEMA_VERSION: &str = "1.0.0";
+pub(super) const SCHEMA_VERSION: &str = "1.0.0";
 
 /// A whole file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ pub(crate) struct Measurement {
 }
 
 /// The objective costs are taken from.
-const OBJECTIVE: &str = "time";
+pub(super) const OBJECTIVE: &str = "time";
 
 /// Parses a T4 file called `name`.
 pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Recording, String> {

@@ -14,7 +14,7 @@
 //! reason = "tiles do not fit in shared memory"
 //! ```
 
-use std::{fs, ops::Range, path::Path};
+use std::{borrow::Cow, fs, ops::Range, path::Path};
 
 use toml::{
     Spanned,
@@ -108,6 +108,9 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<SpaceSpec, SpaceError> {
     Ok(spec)
 }
 
+/// A key and its value, each with its place.
+type Entry<'v, 't> = (&'v Spanned<Cow<'t, str>>, &'v Spanned<DeValue<'t>>);
+
 struct Source<'t> {
     text: &'t str,
     file: &'t str,
@@ -164,11 +167,7 @@ impl<'t> Source<'t> {
     }
 
     /// Returns the entries of a table that may be missing.
-    fn entries<'v>(
-        &self,
-        document: &'v DeTable<'t>,
-        name: &str,
-    ) -> Result<Vec<(&'v Spanned<std::borrow::Cow<'t, str>>, &'v Spanned<DeValue<'t>>)>, SpaceError> {
+    fn entries<'v>(&self, document: &'v DeTable<'t>, name: &str) -> Result<Vec<Entry<'v, 't>>, SpaceError> {
         match document.get(name) {
             None => Ok(Vec::new()),
             Some(table) => Ok(self.table(table)?.iter().collect()),
@@ -193,11 +192,7 @@ impl<'t> Source<'t> {
         }
     }
 
-    fn axis(
-        &self,
-        name: &Spanned<std::borrow::Cow<'t, str>>,
-        values: &Spanned<DeValue<'t>>,
-    ) -> Result<Axis, SpaceError> {
+    fn axis(&self, name: &Spanned<Cow<'t, str>>, values: &Spanned<DeValue<'t>>) -> Result<Axis, SpaceError> {
         let named = name.get_ref();
         let word = |c: char| c.is_alphanumeric() || c == '_';
         let reserved = ["and", "or", "not", "in", "min", "max", "true", "false", "limit"];

@@ -179,11 +179,6 @@ impl Space {
         self.axes.iter().zip(places).map(|(axis, &place)| (axis.name.as_str(), &axis.values[place as usize]))
     }
 
-    /// Returns a point's value on the axis of that name.
-    pub(crate) fn value(&self, point: PointId, axis: &str) -> Option<&Value> {
-        self.values(point).find(|(name, _)| *name == axis).map(|(_, value)| value)
-    }
-
     /// Names a point: `block_m=64 block_n=128`.
     pub(crate) fn describe(&self, point: PointId) -> String {
         let values: Vec<String> = self.values(point).map(|(name, value)| format!("{name}={value}")).collect();
@@ -208,7 +203,7 @@ impl Space {
 
     /// Returns the point of the defaults; `None` when a constraint takes it away.
     pub(crate) fn default_point(&self) -> Option<PointId> {
-        self.locate(&self.default)
+        self.find(self.default_values())
     }
 
     /// Returns the defaults by name, feasible or not.

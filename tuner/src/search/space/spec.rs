@@ -83,6 +83,29 @@ pub(crate) struct SpaceSpec {
     pub(crate) limits: Limits,
 }
 
+impl SpaceSpec {
+    /// Keeps one value of an axis, given by its text.
+    ///
+    /// # Errors
+    /// A sentence when there is no such axis or it has no such value.
+    pub(crate) fn fix(&mut self, axis: &str, value: &str) -> Result<(), String> {
+        let Some(found) = self.axes.iter_mut().find(|known| known.name == axis) else {
+            let known: Vec<&str> = self.axes.iter().map(|axis| axis.name.as_str()).collect();
+            return Err(format!(
+                "{axis}: expected an axis of '{}' ({}), got '{axis}'",
+                self.name,
+                known.join(", ")
+            ));
+        };
+        if !found.values.iter().any(|known| known.to_string() == value) {
+            let known: Vec<String> = found.values.iter().map(Value::to_string).collect();
+            return Err(format!("{axis}: expected one of {}, got '{value}'", known.join(", ")));
+        }
+        found.values.retain(|known| known.to_string() == value);
+        Ok(())
+    }
+}
+
 impl fmt::Debug for SpaceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpaceSpec")

@@ -28,7 +28,6 @@ pub(super) struct Ledger {
     measured: Vec<(PointId, f64)>,
     failed: Vec<PointId>,
     best: Option<(PointId, f64)>,
-    pending: usize,
 }
 
 impl Ledger {
@@ -42,7 +41,6 @@ impl Ledger {
             measured: Vec::new(),
             failed: Vec::new(),
             best: None,
-            pending: 0,
         }
     }
 
@@ -88,11 +86,6 @@ impl Ledger {
         self.best
     }
 
-    /// Returns the number of points proposed and not told.
-    pub(super) fn pending(&self) -> usize {
-        self.pending
-    }
-
     /// Draws a fresh point.
     pub(super) fn draw(&self, rng: &mut impl Rng) -> Option<PointId> {
         (!self.fresh.is_empty()).then(|| self.fresh[rng.random_range(0..self.fresh.len())])
@@ -104,7 +97,6 @@ impl Ledger {
         if fresh {
             self.take(point);
             self.known[point.index()] = Knowledge::Pending;
-            self.pending += 1;
         }
         fresh
     }
@@ -114,7 +106,7 @@ impl Ledger {
         match self.get(point) {
             Knowledge::Known(_) => return false,
             Knowledge::Fresh => self.take(point),
-            Knowledge::Pending => self.pending -= 1,
+            Knowledge::Pending => {}
         }
         self.known[point.index()] = Knowledge::Known(outcome);
         match outcome {

@@ -112,6 +112,12 @@ pub(crate) struct UnknownStrategy {
     name: String,
 }
 
+/// Says what is wrong with a name that no strategy has.
+pub(crate) fn unknown(name: &str) -> Option<UnknownStrategy> {
+    let known = names().any(|(known, _)| known == name);
+    (!known).then(|| UnknownStrategy { name: name.to_owned() })
+}
+
 /// Makes a strategy by its name.
 ///
 /// # Errors
@@ -119,5 +125,7 @@ pub(crate) struct UnknownStrategy {
 pub(crate) fn build(name: &str, setup: Setup) -> Result<Box<dyn Strategy>, UnknownStrategy> {
     let found = STRATEGIES.iter().find(|(known, ..)| *known == name);
     let (.., make) = found.ok_or_else(|| UnknownStrategy { name: name.to_owned() })?;
-    Ok(make(setup))
+    let strategy = make(setup);
+    debug_assert_eq!(strategy.name(), name, "the list and the strategy call it differently");
+    Ok(strategy)
 }

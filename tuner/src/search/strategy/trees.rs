@@ -79,7 +79,7 @@ fn grow(nodes: &mut Vec<Node>, order: &mut [u32], rows: &[&[f32]], targets: &[f3
 /// Draws one threshold for each feature and returns the split that leaves the least spread.
 fn best_split(order: &[u32], rows: &[&[f32]], targets: &[f32], rng: &mut impl Rng) -> Option<(usize, f32)> {
     let mut best: Option<(f32, usize, f32)> = None;
-    for feature in 0..rows[0].len() {
+    for (feature, _) in rows.first()?.iter().enumerate() {
         let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
         for &row in order {
             let value = rows[row as usize][feature];
@@ -103,4 +103,60 @@ fn best_split(order: &[u32], rows: &[&[f32]], targets: &[f32], rng: &mut impl Rn
         }
     }
     best.map(|(_, feature, threshold)| (feature, threshold))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    /// A cost with a switch, a slope and a feature that says nothing.
+    fn cost(row: &[f32]) -> f32 {
+        if row[0] > 0.5 { 3.0 } else { row[1] }
+    }
+
+    fn grid() -> Vec<[f32; 3]> {
+        let step = |n: usize| n as f32 / 9.0;
+        (0..200).map(|n| [(n % 2) as f32, step(n / 2 % 10), step(n / 20)]).collect()
+    }
+
+    #[test]
+    fn trees_reproduce_what_they_were_fitted_to() {
+        let all = grid();
+        let rows: Vec<&[f32]> = all.iter().map(|row| &row[..]).collect();
+        let targets: Vec<f32> = rows.iter().map(|row| cost(row)).collect();
+        let trees = Trees::fit(10, &rows, &targets, &mut ChaCha8Rng::seed_from_u64(1));
+        for (row, target) in rows.iter().zip(&targets) {
+            let (mean, deviation) = trees.predict(row);
+            assert!(
+                (mean - f64::from(*target)).abs() < 1e-6 && deviation < 1e-3,
+                "{row:?}: {mean} {deviation}"
+            );
+        }
+    }
+
+    #[test]
+    fn trees_predict_what_they_have_not_seen_and_doubt_it() {
+        let all = grid();
+        let (seen, unseen): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(n, _)| n % 5 < 2);
+        let rows: Vec<&[f32]> = seen.iter().map(|(_, row)| &row[..]).collect();
+        let targets: Vec<f32> = rows.iter().map(|row| cost(row)).collect();
+        let trees = Trees::fit(50, &rows, &targets, &mut ChaCha8Rng::seed_from_u64(2));
+        let (mut error, mut doubt) = (0.0, 0.0);
+        for (_, row) in &unseen {
+            let (mean, deviation) = trees.predict(&row[..]);
+            error += (mean - f64::from(cost(&row[..]))).abs() / unseen.len() as f64;
+            doubt += deviation / unseen.len() as f64;
+        }
+        assert!(error < 0.1, "{error}: guessing the mean is off by more than 1");
+        assert!(doubt > 0.01, "{doubt}");
+    }
+
+    #[test]
+    fn rows_that_cannot_be_told_apart_get_their_mean() {
+        let trees = Trees::fit(3, &[&[1.0], &[1.0]], &[2.0, 4.0], &mut ChaCha8Rng::seed_from_u64(3));
+        assert_eq!(trees.predict(&[1.0]), (3.0, 0.0));
+    }
 }

@@ -185,7 +185,7 @@ impl Backend for CpuBackend {
         let all = self.executor.threads();
         let threads = match self.options.threads {
             // On cores that share their multipliers, half the threads may do as much.
-            None if all % 2 == 0 => vec![all / 2, all],
+            None if all.is_multiple_of(2) => vec![all / 2, all],
             _ => vec![all],
         };
         let isas = self.isas(problem.dtype);

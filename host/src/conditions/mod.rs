@@ -41,7 +41,8 @@ pub struct Watch(Kind);
 #[derive(Debug)]
 enum Kind {
     Cpu(cpu::CpuWatch),
-    Gpu(gpu::GpuWatch),
+    // A table of functions, much larger than the other.
+    Gpu(Box<gpu::GpuWatch>),
 }
 
 impl Watch {
@@ -49,7 +50,7 @@ impl Watch {
     /// use besides this one.
     pub fn new(device: &DeviceIdentity, ordinal: usize, peers: u32) -> Self {
         match device.backend {
-            "cuda" => Self(Kind::Gpu(gpu::GpuWatch::new(&device.name, ordinal, peers))),
+            "cuda" => Self(Kind::Gpu(Box::new(gpu::GpuWatch::new(&device.name, ordinal, peers)))),
             _ => Self(Kind::Cpu(cpu::CpuWatch::new())),
         }
     }

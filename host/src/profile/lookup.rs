@@ -57,6 +57,9 @@ impl Match<'_> {
     }
 }
 
+/// Says whether an entry's key will do.
+type Fits<'a> = &'a dyn Fn(&Key) -> bool;
+
 /// Distance in shape: factors of two in length, densities by factors of two, overlap by its whole range.
 fn distance(a: &Shape, b: &Shape) -> f64 {
     let log = |x: f64| x.max(1e-3).log2();
@@ -69,13 +72,13 @@ impl Profile {
     /// Finds the best entry for a problem on a device.
     pub fn lookup(&self, device: &Device, shape: &Shape) -> Match<'_> {
         let key = shape.key(device);
-        let nearest = |fits: &dyn Fn(&Key) -> bool| {
+        let nearest = |fits: Fits<'_>| {
             let fitting = self.entries.iter().filter(|entry| fits(&entry.key));
             fitting.min_by(|a, b| distance(&a.shape, shape).total_cmp(&distance(&b.shape, shape)))
         };
         let related =
             |k: &Key| (&k.device.backend, &k.device.architecture) == (&device.backend, &device.architecture);
-        let levels: [(Level, &dyn Fn(&Key) -> bool); 4] = [
+        let levels: [(Level, Fits<'_>); 4] = [
             (Level::Exact, &|k| *k == key),
             (Level::SameArchitecture, &|k| related(k) && k.same_shape(&key)),
             // Another shape of this very device tells more than one of its relatives.

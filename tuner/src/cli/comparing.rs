@@ -52,7 +52,7 @@ pub(crate) struct CompareArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProfileCommand {
     /// Print the configuration a profile has for an input and policy, and how well it fits.
-    Lookup(ProfileLookupArgs),
+    Lookup(Box<ProfileLookupArgs>),
     /// List the entries of a profile.
     Show {
         /// Profile to list.

@@ -45,6 +45,9 @@ pub(crate) struct Sample {
     pub(crate) conditions: Conditions,
 }
 
+/// What came of timing one item.
+pub(crate) type Timed = Result<Sample, Failed>;
+
 /// A problem on a device. An outer error means that nothing more can be measured at all; an inner one costs a candidate.
 pub(crate) trait Bench {
     /// Launches a candidate on poisoned outputs, twice, and holds the result against float64.
@@ -55,7 +58,7 @@ pub(crate) trait Bench {
     ) -> Result<Result<Verified, (Failed, Option<Errors>)>, Failure>;
 
     /// Times each item once, in this order.
-    fn round(&mut self, order: &[Item]) -> Result<Vec<Result<Sample, Failed>>, Failure>;
+    fn round(&mut self, order: &[Item]) -> Result<Vec<Timed>, Failure>;
 
     /// Makes everything anew, as after a restart: what a last measurement is to rest on.
     fn renew(&mut self) -> Result<(), Failure>;

@@ -20,8 +20,8 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bench::{Bench, Failed, Item, Sample, Verified};
+pub(crate) use bench::{Bench, Failed, Item, Sample, Timed, Verified};
 pub(crate) use choose::{Finalist, ranked};
 pub(crate) use pairs::{Paired, Pairing};
-pub(crate) use race::{Race, Racer};
+pub(crate) use race::Race;
 pub(crate) use series::{Clocks, MOST_MARKED, Series};

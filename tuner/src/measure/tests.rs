@@ -5,8 +5,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Clocks, Item, Paired, Pairing, Race, Racer,
+    Clocks, Item, Paired, Pairing, Race,
     fake::{Fake, Fault},
+    race::Racer,
 };
 use crate::stats::{Margin, Verdict, simulated::Noise};
 

@@ -105,8 +105,11 @@ fn search_value(value: &Value) -> SpaceValue {
     }
 }
 
-/// A space with the configuration of each point, and the point of each configuration.
-fn space_of(configs: &[Parameters]) -> Option<(Arc<Space>, Vec<PointId>, HashMap<PointId, usize>)> {
+/// A space, the point of each configuration, and the number of each point's configuration.
+type Numbered = (Arc<Space>, Vec<PointId>, HashMap<PointId, usize>);
+
+/// Makes the space of listed configurations.
+fn space_of(configs: &[Parameters]) -> Option<Numbered> {
     let names: Vec<String> = configs.first()?.0.keys().cloned().collect();
     let rows: Vec<Vec<SpaceValue>> =
         configs.iter().map(|config| config.0.values().map(search_value).collect()).collect();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Kind},
-    measure::{Bench, Failed, Item, Sample, Verified},
+    measure::{Bench, Failed, Item, Sample, Timed, Verified},
 };
 
 /// How long things may take.
@@ -61,6 +61,9 @@ enum Loss {
     /// The device is gone for the process; it said so itself.
     Device(String),
 }
+
+/// What a round gave until its end, or until the worker was lost.
+type Attempt = (Vec<Timed>, Option<Loss>);
 
 impl Loss {
     fn failed(&self) -> Failed {
@@ -169,7 +172,7 @@ impl Isolated {
     }
 
     /// Times items in the given order until all are done or the worker is lost.
-    fn attempt(&mut self, order: &[Item]) -> Result<(Vec<Result<Sample, Failed>>, Option<Loss>), Failure> {
+    fn attempt(&mut self, order: &[Item]) -> Result<Attempt, Failure> {
         let candidates: Vec<usize> = order.iter().filter_map(|item| candidate(*item)).collect();
         let patience = self.limits.launch;
         let mut results = Vec::with_capacity(order.len());
@@ -310,8 +313,8 @@ impl Bench for Isolated {
         })
     }
 
-    fn round(&mut self, order: &[Item]) -> Result<Vec<Result<Sample, Failed>>, Failure> {
-        let mut results: Vec<Option<Result<Sample, Failed>>> = vec![None; order.len()];
+    fn round(&mut self, order: &[Item]) -> Result<Vec<Timed>, Failure> {
+        let mut results: Vec<Option<Timed>> = vec![None; order.len()];
         loop {
             if interrupted() {
                 return Err(Failure::interrupted());

@@ -43,7 +43,7 @@ pub(crate) struct TuneArgs {
     /// How much is tried and how long it is measured.
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) effort: Effort,
-    /// Search strategy, several for a replay: default, exhaustive, random, greedy, steepest, annealing, genetic or
+    /// Search strategy, several for a replay: default, exhaustive, random, greedy, guided, steepest, annealing, genetic or
     /// surrogate [default: default, exhaustive with --effort exhaustive; default and random for a replay].
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     pub(crate) strategy: Vec<String>,

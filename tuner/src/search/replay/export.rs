@@ -48,7 +48,7 @@ pub(crate) fn t4(run: &Run) -> File {
         ("timeunit".to_owned(), json!("milliseconds")),
         ("not_recorded".to_owned(), json!(["compilation", "framework", "search_algorithm", "validation"])),
         ("device_name".to_owned(), json!(identity.device)),
-        ("backend".to_owned(), json!(identity.backend)),
+        ("isa".to_owned(), json!(identity.isa)),
         ("input".to_owned(), json!(identity.input)),
         ("source_hash".to_owned(), json!(identity.source_hash)),
         ("nabla_version".to_owned(), json!(run.header.nabla_version)),

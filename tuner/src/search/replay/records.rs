@@ -32,10 +32,9 @@ fn configuration(record: &Record) -> BTreeMap<String, Value> {
 fn problem(record: &Record) -> String {
     let grid = record.grid.map(|[t, h, w]| format!(" grid {t}x{h}x{w}")).unwrap_or_default();
     format!(
-        "{} on {} ({}), {} b{} h{} s{} d{}{grid}",
+        "{} on {}, {} b{} h{} s{} d{}{grid}",
         record.policy,
         record.device,
-        record.backend,
         record.dtype,
         record.batch,
         record.heads,

@@ -1,12 +1,12 @@
 //! Local search with restarts: downhill from neighbour to neighbour, then on from elsewhere.
 //!
 //! From a point no neighbour of which is better, the search goes on from a few random steps off the best point and from
-//! anywhere in turn. The default strategy is the greedy one with a model that chooses the neighbour to try next.
+//! anywhere in turn. A guided search lets a model choose the neighbour to try next.
 
 use rand::seq::SliceRandom;
 
 use super::{
-    DEFAULT, Outcome, PointId, Setup,
+    Outcome, PointId, Setup,
     driver::{Propose, View},
     ledger::Knowledge,
     model::Model,
@@ -29,6 +29,9 @@ const KICK: usize = 3;
 
 /// Deviations of the model a neighbour is given the benefit of: what is little known is worth a look.
 const HOPE: f64 = 2.0;
+
+/// Share of neighbours that the model chooses. One that is wrong about a switch would never try it.
+const GUIDED: f64 = 0.5;
 
 /// A descent.
 pub(super) struct Local {
@@ -95,7 +98,7 @@ impl Local {
     /// Returns the fresh neighbour that may be cheapest by the model.
     fn guess(&mut self, view: &mut View<'_>) -> Option<PointId> {
         let guide = self.guide.as_mut()?;
-        if !guide.refresh(view) {
+        if !guide.refresh(view) || view.unit() >= GUIDED {
             return None;
         }
         let fresh = self.neighbours.iter().copied().filter(|point| view.ledger.is_fresh(*point));
@@ -126,7 +129,7 @@ impl Local {
 impl Propose for Local {
     fn name(&self) -> &'static str {
         match self.descent {
-            _ if self.guide.is_some() => DEFAULT,
+            _ if self.guide.is_some() => "guided",
             Descent::Greedy => "greedy",
             Descent::Steepest => "steepest",
         }

@@ -71,20 +71,22 @@ impl Setup {
 /// Name, one line of help, and constructor of a strategy.
 type Entry = (&'static str, &'static str, fn(Setup) -> Box<dyn Strategy>);
 
-/// The strategy of whoever chooses none: the best over public measurements, see docs/search.md.
+/// Name of the strategy of whoever chooses none.
 pub(crate) const DEFAULT: &str = "default";
+/// What it stands for: the best over public measurements, see docs/search.md.
+const BEST: &str = "greedy";
 
 /// Every strategy.
 const STRATEGIES: &[Entry] = &[
-    (DEFAULT, "local search with restarts, its next neighbour chosen by a model", |setup| {
-        Driver::boxed(local::Local::guided(&setup), setup)
-    }),
     ("exhaustive", "every point in the order of the space, cheapest by the prior first", |setup| {
         Driver::boxed(exhaustive::Exhaustive::new(&setup), setup)
     }),
     ("random", "points drawn evenly", |setup| Driver::boxed(random::Random, setup)),
     ("greedy", "local search with restarts: to the first better neighbour", |setup| {
         Driver::boxed(local::Local::new(local::Descent::Greedy), setup)
+    }),
+    ("guided", "the greedy search, half of its neighbours chosen by a model", |setup| {
+        Driver::boxed(local::Local::guided(&setup), setup)
     }),
     ("steepest", "local search with restarts: to the best neighbour", |setup| {
         Driver::boxed(local::Local::new(local::Descent::Steepest), setup)
@@ -100,9 +102,10 @@ const STRATEGIES: &[Entry] = &[
     }),
 ];
 
-/// Returns the names of all strategies with a line of help each.
+/// Returns the names of all strategies with a line of help each, the default first.
 pub(crate) fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
-    STRATEGIES.iter().map(|(name, help, _)| (*name, *help))
+    let listed = STRATEGIES.iter().map(|(name, help, _)| (*name, *help));
+    [(DEFAULT, "the best over public measurements: the greedy search")].into_iter().chain(listed)
 }
 
 /// No strategy has the name.
@@ -123,6 +126,7 @@ pub(crate) fn unknown(name: &str) -> Option<UnknownStrategy> {
 /// # Errors
 /// When there is none of that name.
 pub(crate) fn build(name: &str, setup: Setup) -> Result<Box<dyn Strategy>, UnknownStrategy> {
+    let name = if name == DEFAULT { BEST } else { name };
     let found = STRATEGIES.iter().find(|(known, ..)| *known == name);
     let (.., make) = found.ok_or_else(|| UnknownStrategy { name: name.to_owned() })?;
     let strategy = make(setup);

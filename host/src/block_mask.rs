@@ -89,6 +89,25 @@ impl BlockMask {
         Self { batch_heads, q_layout, kv_layout, kv_num_blocks, kv_indices, max_blocks }
     }
 
+    /// Returns how much neighbouring rows have in common: the mean over neighbours of a head of |both| / |either|, 1 for
+    /// rows alike or a single row, 0 for rows without a common block. Kernels that load the union of several rows' blocks
+    /// gain by it.
+    pub fn neighbour_overlap(&self) -> f64 {
+        let rows = self.q_layout.blocks();
+        let list = |row: usize| &self.kv_indices[row * self.max_blocks..][..self.kv_num_blocks[row] as usize];
+        let (mut sum, mut pairs) = (0.0, 0u64);
+        for head in 0..self.batch_heads {
+            for row in head * rows + 1..(head + 1) * rows {
+                let (a, b) = (list(row - 1), list(row));
+                let both = a.iter().filter(|block| b.binary_search(block).is_ok()).count();
+                let either = a.len() + b.len() - both;
+                sum += if either == 0 { 1.0 } else { both as f64 / either as f64 };
+                pairs += 1;
+            }
+        }
+        if pairs == 0 { 1.0 } else { sum / pairs as f64 }
+    }
+
     /// Returns batch times heads.
     pub fn batch_heads(&self) -> usize {
         self.batch_heads
@@ -183,6 +202,18 @@ mod tests {
         assert_eq!(mask.density(), 5.0 / 8.0);
         assert_eq!(mask.kept_pairs(), 64 * 200 + 36 * 8);
         assert_eq!(mask.to_bytes(), [1, 1, 1, 1, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn overlap_is_what_neighbours_share() {
+        let overlap = |keep: fn(usize, usize) -> bool| {
+            BlockMask::from_fn(2, layout(256), layout(256), |_, i, j| keep(i, j)).neighbour_overlap()
+        };
+        assert_eq!(overlap(|_, j| j < 2), 1.0);
+        assert_eq!(overlap(|i, j| i == j), 0.0);
+        // {0}, {0, 1}, {1, 2}, {2, 3}: a half, a third, a third.
+        let staircase = overlap(|i, j| j == i || j + 1 == i);
+        assert!((staircase - (1.0 / 2.0 + 2.0 / 3.0) / 3.0).abs() < 1e-12, "{staircase}");
     }
 
     #[test]

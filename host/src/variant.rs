@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Dtype;
+use crate::{Dtype, parameters::Parameters};
 
 /// The compute tile of a kernel, the constants it is generic over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +52,8 @@ pub struct Variant {
     pub id: VariantId,
     /// Compute tile.
     pub tile: TileConfig,
+    /// What it was chosen by: at least the tile.
+    pub parameters: Parameters,
     /// Type the probabilities are rounded to before they meet V; decides the error budget.
     pub probabilities: Dtype,
     /// Type the output is rounded to; decides the error budget too.

@@ -50,7 +50,19 @@ fn text(path: &Path) -> &str {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", done(&["--help"]));
-    for command in ["info", "mask", "run", "sweep", "tune", "check", "kernels", "report", "completions"] {
+    for command in [
+        "info",
+        "mask",
+        "run",
+        "sweep",
+        "tune",
+        "compare",
+        "profile",
+        "check",
+        "kernels",
+        "report",
+        "completions",
+    ] {
         insta::assert_snapshot!(format!("help_{command}"), done(&[command, "--help"]));
     }
     for command in ["list", "build", "inspect"] {

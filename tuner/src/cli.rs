@@ -5,7 +5,9 @@
     reason = "doc comments of options are help texts, brackets and all"
 )]
 
+mod comparing;
 mod search;
+mod tuning;
 
 use std::path::PathBuf;
 
@@ -14,11 +16,14 @@ use nabla_host::{
     Dtype, Grid, Policy, backend::EmulatedArch, codegen::DEFAULT_ARCHS, generate::GenerateSpec,
 };
 
-pub(crate) use search::{Setting, TuneArgs};
+pub(crate) use comparing::{CompareArgs, ProfileCommand, ProfileLookupArgs};
+pub(crate) use search::{SearchArgs, Setting};
+pub(crate) use tuning::{Effort, TuneArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 2 bad usage; 3 an input or record file cannot be used; 4 the device is missing or gave \
-out; 5 a kernel is wrong or a check failed; 6 a result could not be written; 7 a device kernel could not be built.";
+out; 5 a kernel is wrong or a check failed; 6 a result could not be written; 7 a device kernel could not be built; \
+8 something became slower; 130 interrupted.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,11 +55,23 @@ pub(crate) enum Command {
     /// one becomes a row with its reason. Configurations of one length and threshold are timed in interleaved rounds,
     /// in an order drawn afresh each round, together with the dense baseline.
     Sweep(SweepArgs),
-    /// Look at spaces of configurations, and compare strategies that search them.
+    /// Find the configuration to use for each length and threshold, and prove it.
     ///
-    /// --print-space shows what a space holds and what its constraints took away. --replay lets strategies loose on
-    /// finished measurements and prints how many evaluations each needs.
-    Tune(TuneArgs),
+    /// Each kernel is verified before it is timed, and both in a process of its own: one that hangs or crashes costs its
+    /// row. A strategy chooses what to try; the best meet the default in pairs, and the winner is measured afresh. Writes
+    /// records.jsonl and profile.json.
+    ///
+    /// Without a device: --print-space shows what a space holds and what its constraints took away, --replay lets
+    /// strategies loose on finished measurements and prints how many evaluations each needs.
+    Tune(Box<TuneArgs>),
+    /// Tell whether one build is slower than another, on this machine and now.
+    ///
+    /// Both take turns in processes of their own, pair by pair. Exit code 8 only where head is slower by more than the noise,
+    /// and again in fresh processes.
+    Compare(Box<CompareArgs>),
+    /// Look into the profiles that `tune` writes, and merge them.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Check every kernel on a catalogue of problems against float64.
     ///
     /// Ragged grids and lengths, empty and full rows, extreme numbers, adversarial masks: each kernel's output and lse
@@ -66,6 +83,9 @@ pub(crate) enum Command {
     Kernels(KernelsCommand),
     /// Draw figures and an HTML page of recorded runs, summarise or compare them.
     Report(ReportArgs),
+    /// Measure for another process of this program: JSON lines on stdin and stdout.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
     /// Print a completion script for your shell.
     Completions {
         /// Shell to write the script for.
@@ -153,6 +173,22 @@ pub(crate) struct ErrorArgs {
     pub(crate) error_rows: Option<usize>,
 }
 
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) errors: ErrorArgs,
+    /// Memory this process may take, in MiB [default: nine tenths of what is available].
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory_mib: Option<u64>,
+    /// Workers beside this one on the device.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) peers: u32,
+}
+
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct PolicyArgs {
     /// Mask policy: dense, nabla-MASS, sta-T-H-W, or nabla-MASS_sta-T-H-W.
@@ -193,6 +229,9 @@ pub(crate) struct RunArgs {
     /// Keys of the compute tile [default: the backend's].
     #[arg(long, value_name = "KEYS")]
     pub(crate) block_n: Option<usize>,
+    /// Take the configuration from this profile, for the nearest problem it knows.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["block_m", "block_n"])]
+    pub(crate) profile: Option<PathBuf>,
     /// Timed launches.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) repeat: u32,

@@ -4,7 +4,7 @@ use std::{fmt, io, path::Path, process::ExitCode};
 
 use nabla_host::{
     ParseError, backend::BackendError, check::CheckError, codegen::BuildError, io::InputError,
-    policy::PolicyError,
+    policy::PolicyError, profile::ProfileError,
 };
 use nabla_reports::{MaskPictureError, ReadError, ReportError};
 use owo_colors::OwoColorize;
@@ -26,6 +26,10 @@ pub(crate) enum Kind {
     Output = 6,
     /// A device kernel could not be built (exit code 7).
     Build = 7,
+    /// Something is slower than it was, and again when asked afresh (exit code 8).
+    Slower = 8,
+    /// Ctrl-C; what is finished is kept (exit code 130).
+    Interrupted = 130,
 }
 
 /// One failure of a command.
@@ -41,6 +45,29 @@ impl Failure {
         Self { kind, message: message.to_string(), broken_pipe: false }
     }
 
+    /// Makes the failure of another process of this program from its exit code.
+    pub(crate) fn of_code(code: u8, message: impl fmt::Display) -> Self {
+        let kinds = [Kind::Usage, Kind::Input, Kind::Device, Kind::Incorrect, Kind::Output, Kind::Build];
+        let kind = kinds.into_iter().find(|kind| *kind as u8 == code);
+        Self::new(kind.unwrap_or(Kind::Device), message)
+    }
+
+    /// Tells that Ctrl-C was pressed.
+    pub(crate) fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "interrupted; what is finished is kept")
+    }
+
+    /// Says whether it is an interruption.
+    pub(crate) fn is_interruption(&self) -> bool {
+        self.kind == Kind::Interrupted
+    }
+
+    /// Adds what to do.
+    pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.message = format!("{}: {hint}", self.message);
+        self
+    }
+
     /// Tells of a result that could not be written.
     pub(crate) fn write(path: &Path, error: &io::Error) -> Self {
         Self::new(Kind::Output, format!("cannot write {}: {error}", path.display()))
@@ -50,8 +77,13 @@ impl Failure {
         self.broken_pipe
     }
 
+    /// Returns the exit code as a number.
+    pub(crate) fn code(&self) -> u8 {
+        self.kind as u8
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.kind as u8)
+        ExitCode::from(self.code())
     }
 }
 
@@ -77,6 +109,16 @@ impl From<io::Error> for Failure {
 impl From<InputError> for Failure {
     fn from(error: InputError) -> Self {
         Self::new(Kind::Input, error)
+    }
+}
+
+impl From<ProfileError> for Failure {
+    fn from(error: ProfileError) -> Self {
+        let kind = match error {
+            ProfileError::Io { action: "write", .. } => Kind::Output,
+            _ => Kind::Input,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -6,10 +6,15 @@ mod cli;
 mod commands;
 mod failure;
 mod input;
+mod measure;
 mod output;
 mod search;
 mod spaces;
+mod stats;
+mod store;
 mod sweep;
+mod tune;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -26,16 +31,20 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Mask(args) => commands::mask::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Sweep(args) => commands::sweep::run(args),
-        Command::Tune(args) => commands::tune::run(&args),
+        Command::Tune(args) => commands::tune::run(*args),
+        Command::Compare(args) => commands::compare::run(&args),
+        Command::Profile(command) => commands::profile::run(&command),
         Command::Check(args) => commands::check::run(&args),
         Command::Kernels(command) => commands::kernels::run(&command),
         Command::Report(args) => commands::report::run(&args),
+        Command::Worker(args) => commands::worker::run(&args),
         Command::Completions { shell } => commands::completions::run(shell),
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    output::start_logs();
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever closed the pipe has seen enough: `nabla ... | head` is no failure.

@@ -1,5 +1,15 @@
 //! Numbers as people read them.
 
+/// Sends logs to stderr: errors, or what NABLA_LOG says (error, warn, info, debug, trace, off).
+pub(crate) fn start_logs() {
+    let level = std::env::var("NABLA_LOG").ok().and_then(|text| text.parse().ok());
+    tracing_subscriber::fmt()
+        .with_max_level(level.unwrap_or(tracing::level_filters::LevelFilter::ERROR))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
 /// Writes microseconds with a fitting unit, three significant digits; NaN comes from a device without time.
 pub(crate) fn time(us: f64) -> String {
     if us.is_nan() {

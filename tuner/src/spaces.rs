@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use nabla_host::codegen::instances::{
     Instance,
-    space::{Axes, SPACES},
+    space::{Axes, Point, SPACES},
 };
 
 use crate::search::space::{Axis, Constraint, SpaceSpec, Value};
@@ -47,7 +47,19 @@ pub(crate) fn cpu() -> SpaceSpec {
 /// Returns a space of device kernels. A problem fixes its `head_dim` and `dtype`.
 pub(crate) fn gpu(name: &str, axes: Axes) -> SpaceSpec {
     // No `..`: an axis that is added has to be added here, too.
-    let Axes { kernels, block_m, block_n, head_dim, stages, dtype, ctas_per_sm } = axes;
+    let Axes {
+        kernels,
+        block_m,
+        block_n,
+        head_dim,
+        stages,
+        dtype,
+        ctas_per_sm,
+        producer,
+        slack,
+        polynomials,
+        work,
+    } = axes;
     let numbers = |name: &str, values: &[u32]| Axis::new(name, values.iter().map(|&value| i64::from(value)));
     let texts = |name: &str, values: Vec<&str>| Axis::new(name, values);
     SpaceSpec {
@@ -60,6 +72,10 @@ pub(crate) fn gpu(name: &str, axes: Axes) -> SpaceSpec {
             numbers("stages", stages),
             texts("dtype", dtype.iter().map(|dtype| dtype.name()).collect()),
             numbers("ctas_per_sm", ctas_per_sm),
+            Axis::new("producer", producer.iter().map(|&producer| Value::Bool(producer))),
+            numbers("slack", slack),
+            numbers("polynomials", polynomials),
+            Axis::new("work", work.iter().map(|work| i64::from(work.code()))),
         ],
         checks: vec![Rc::new(move |values| match instance(&axes, values) {
             Some(instance) => instance.check().map_err(str::to_owned),
@@ -86,8 +102,17 @@ pub(crate) fn instance(axes: &Axes, values: &[&Value]) -> Option<Instance> {
     };
     let kernel = axes.kernels.iter().copied().find(|kernel| text(0) == Some(kernel.name()))?;
     let dtype = axes.dtype.iter().copied().find(|dtype| text(5) == Some(dtype.name()))?;
-    let shape = [number(1)?, number(2)?, number(3)?, number(4)?];
-    Some(Instance::attention(kernel, shape, dtype).with_ctas(number(6)?))
+    let point = Point {
+        kernel,
+        shape: [number(1)?, number(2)?, number(3)?, number(4)?],
+        dtype,
+        ctas_per_sm: number(6)?,
+        producer: matches!(values.get(7)?, Value::Bool(true)),
+        slack: number(8)?,
+        polynomials: number(9)?,
+        work: axes.work.iter().copied().find(|work| number(10) == Some(work.code()))?,
+    };
+    Some(point.instance())
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! The embedded default: kernels-cpu on the threads of this process.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use half::{bf16, f16};
 use nabla_kernels_cpu as kernels;
@@ -9,13 +13,22 @@ use nabla_kernels_cpu::{AttentionArgs, BlockLists, Element, Executor, Isa, Shape
 use super::{AttentionOutput, Backend, BackendError, DeviceIdentity, Orders, Pattern, Workspace};
 use crate::{
     BlockMask, Dtype, Policy, Problem,
+    parameters::{BLOCK_M, BLOCK_N, ParameterAxis, ParameterSpace, Parameters, Value},
     tensor::Qkv,
     variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant, VariantId},
 };
 
-/// Tile extents tried on a CPU: a tile's scores must stay in the first-level cache beside a slice of K or V.
-const BLOCK_M: [usize; 3] = [32, 64, 128];
-const BLOCK_N: [usize; 4] = [32, 64, 128, 256];
+/// Tile extents a sweep tries on a CPU: a tile's scores must stay in the first-level cache beside a slice of K or V.
+const SWEPT_BLOCK_M: [usize; 3] = [32, 64, 128];
+const SWEPT_BLOCK_N: [usize; 4] = [32, 64, 128, 256];
+
+/// Tile extents tuning tries besides: where caches are larger, or key blocks are merged.
+const FINE_BLOCK_M: [usize; 8] = [16, 32, 48, 64, 96, 128, 192, 256];
+const FINE_BLOCK_N: [usize; 10] = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+/// Name of the instruction set among the parameters.
+const ISA: &str = "isa";
+/// Name of the number of threads among the parameters.
+const THREADS: &str = "threads";
 
 /// How the CPU backend is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +52,9 @@ impl Default for CpuOptions {
 pub struct CpuBackend {
     executor: Executor,
     device: DeviceIdentity,
+    options: CpuOptions,
+    /// Threads for other configurations than the default, started when the first variant asks for them.
+    others: Mutex<HashMap<(usize, Isa), Arc<Executor>>>,
 }
 
 impl CpuBackend {
@@ -59,7 +75,64 @@ impl CpuBackend {
             isa: executor.isa().name().to_owned(),
             threads: Some(threads),
         };
-        Ok(Self { executor, device })
+        Ok(Self { executor, device, options, others: Mutex::default() })
+    }
+
+    /// Returns the instruction set and the number of threads that parameters ask for.
+    fn resources(&self, parameters: &Parameters) -> Result<(usize, Isa), Ineligible> {
+        let refuse = |reason: String| Err(Ineligible { reason });
+        let unknown =
+            parameters.0.keys().find(|name| ![BLOCK_M, BLOCK_N, ISA, THREADS].contains(&name.as_str()));
+        if let Some(name) = unknown {
+            return refuse(format!(
+                "the CPU has the parameters block_m, block_n, isa and threads, not {name}"
+            ));
+        }
+        let isa = match parameters.get(ISA) {
+            None => self.executor.isa(),
+            Some(value) => match Isa::available().into_iter().find(|isa| isa.name() == value.to_string()) {
+                Some(isa) => isa,
+                None => return refuse(format!("this CPU has no instruction set {value}")),
+            },
+        };
+        let threads = match parameters.get(THREADS) {
+            None => self.executor.threads(),
+            Some(value) => match parameters.count(THREADS) {
+                Some(threads @ 1..=1024) => threads,
+                _ => return refuse(format!("threads: expected 1 to 1024, got {value}")),
+            },
+        };
+        Ok((threads, isa))
+    }
+
+    /// Returns the threads to run on; `None` for the backend's own.
+    fn other_executor(&self, (threads, isa): (usize, Isa)) -> Result<Option<Arc<Executor>>, BackendError> {
+        if (threads, isa) == (self.executor.threads(), self.executor.isa()) {
+            return Ok(None);
+        }
+        // A panic elsewhere leaves a list of thread pools as good as it was.
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(executor) = others.get(&(threads, isa)) {
+            return Ok(Some(Arc::clone(executor)));
+        }
+        let executor = Executor::new(threads, isa, self.options.pin)
+            .map_err(|e| BackendError::Unavailable { backend: "cpu", reason: e.to_string() })?;
+        let executor = Arc::new(executor);
+        others.insert((threads, isa), Arc::clone(&executor));
+        Ok(Some(executor))
+    }
+
+    /// Instruction sets worth trying: those of this CPU that differ on the problem and are not hopeless.
+    fn isas(&self, dtype: Dtype) -> Vec<Isa> {
+        if self.options.isa.is_some() {
+            return vec![self.executor.isa()];
+        }
+        let own = self.executor.isa();
+        // Without bf16 inputs its dot products do nothing, and what is left is plain AVX-512.
+        let twin = |isa: &Isa| *isa == Isa::Avx512 && own == Isa::Avx512Bf16 && dtype != Dtype::Bf16;
+        let mut isas = Isa::available();
+        isas.retain(|isa| (*isa != Isa::Portable || own == Isa::Portable) && !twin(isa));
+        isas
     }
 
     /// Measures what all threads together can do: 10⁹ FLOP/s of f32 multiply-adds, and of bf16 dot products where
@@ -93,9 +166,9 @@ impl Backend for CpuBackend {
     }
 
     fn tiles(&self, _: &Problem) -> Vec<TileConfig> {
-        BLOCK_M
+        SWEPT_BLOCK_M
             .into_iter()
-            .flat_map(|block_m| BLOCK_N.into_iter().map(move |block_n| TileConfig { block_m, block_n }))
+            .flat_map(|block_m| SWEPT_BLOCK_N.into_iter().map(move |block_n| TileConfig { block_m, block_n }))
             .collect()
     }
 
@@ -104,7 +177,46 @@ impl Backend for CpuBackend {
     }
 
     fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
-        let isa = self.executor.isa();
+        self.configured(problem, block, &Parameters::of_tile(tile))
+    }
+
+    fn space(&self, problem: &Problem, block: Option<MaskBlock>) -> ParameterSpace {
+        let axis = |name: &str, values: Vec<Value>| ParameterAxis { name: name.to_owned(), values };
+        let all = self.executor.threads();
+        let threads = match self.options.threads {
+            // On cores that share their multipliers, half the threads may do as much.
+            None if all.is_multiple_of(2) => vec![all / 2, all],
+            _ => vec![all],
+        };
+        let isas = self.isas(problem.dtype);
+        let axes = vec![
+            axis(BLOCK_M, FINE_BLOCK_M.map(Value::from).to_vec()),
+            axis(BLOCK_N, FINE_BLOCK_N.map(Value::from).to_vec()),
+            axis(ISA, isas.into_iter().map(|isa| isa.name().into()).collect()),
+            axis(THREADS, threads.into_iter().map(Value::from).collect()),
+        ];
+        ParameterSpace::of_axes(axes, |parameters| {
+            self.configured(problem, block, parameters).map(|_| ()).map_err(|ineligible| ineligible.reason)
+        })
+    }
+
+    fn default_parameters(&self, problem: &Problem, block: Option<MaskBlock>) -> Parameters {
+        Parameters::of_tile(self.default_tile(problem, block))
+            .with(ISA, self.executor.isa().name())
+            .with(THREADS, self.executor.threads())
+    }
+
+    fn configured(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        parameters: &Parameters,
+    ) -> Eligibility {
+        let (threads, isa) = self.resources(parameters)?;
+        let Some(tile) = parameters.tile() else {
+            let reason = format!("expected a tile, block_m and block_n, got {parameters}");
+            return Err(Ineligible { reason });
+        };
         kernels::check_tile(
             Tile { block_m: tile.block_m, block_n: tile.block_n },
             block.map(|b| b.q_block),
@@ -114,31 +226,32 @@ impl Backend for CpuBackend {
         )
         .map_err(|e| Ineligible { reason: e.to_string() })?;
         let id = format!(
-            "{}_cpu_{}_m{}_n{}_d{}_{}_t{}",
+            "{}_cpu_{}_m{}_n{}_d{}_{}_t{threads}",
             if block.is_some() { "bsfwd" } else { "densefwd" },
             isa.name(),
             tile.block_m,
             tile.block_n,
             problem.head_dim,
             problem.dtype,
-            self.executor.threads()
         );
         // Only the bf16 dot product needs probabilities in bf16; every other path widens V instead.
         let dot = isa == Isa::Avx512Bf16 && problem.dtype == Dtype::Bf16;
         let probabilities = if dot { Dtype::Bf16 } else { Dtype::F32 };
-        Ok(Variant { id: VariantId(id), tile, probabilities, output: Dtype::F32 })
+        let parameters = parameters.clone();
+        Ok(Variant { id: VariantId(id), tile, parameters, probabilities, output: Dtype::F32 })
     }
 
     fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {
         Ok(match qkv.problem().dtype {
-            Dtype::F32 => Box::new(CpuWorkspace::<f32>::load(&self.executor, qkv, orders)?),
-            Dtype::F16 => Box::new(CpuWorkspace::<f16>::load(&self.executor, qkv, orders)?),
-            Dtype::Bf16 => Box::new(CpuWorkspace::<bf16>::load(&self.executor, qkv, orders)?),
+            Dtype::F32 => Box::new(CpuWorkspace::<f32>::load(self, qkv, orders)?),
+            Dtype::F16 => Box::new(CpuWorkspace::<f16>::load(self, qkv, orders)?),
+            Dtype::Bf16 => Box::new(CpuWorkspace::<bf16>::load(self, qkv, orders)?),
         })
     }
 }
 
 struct CpuWorkspace<'e, T> {
+    backend: &'e CpuBackend,
     executor: &'e Executor,
     problem: Problem,
     orders: Arc<Orders>,
@@ -151,12 +264,13 @@ struct CpuWorkspace<'e, T> {
 }
 
 impl<'e, T: Element> CpuWorkspace<'e, T> {
-    fn load(executor: &'e Executor, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Self, BackendError> {
+    fn load(backend: &'e CpuBackend, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Self, BackendError> {
         let problem = qkv.problem();
         let rows = problem.batch_heads() * problem.seqlen_q;
         let blank = |n: usize| vec![<T as bytemuck::Zeroable>::zeroed(); n];
         let mut workspace = Self {
-            executor,
+            backend,
+            executor: &backend.executor,
             problem,
             orders,
             q: blank(qkv.q.data.len()),
@@ -276,8 +390,11 @@ impl<T: Element> Workspace for CpuWorkspace<'_, T> {
             pattern,
             tile: Tile { block_m: variant.tile.block_m, block_n: variant.tile.block_n },
         };
+        let resources = self.backend.resources(&variant.parameters)?;
+        let other = self.backend.other_executor(resources)?;
+        let executor = other.as_deref().unwrap_or(self.executor);
         let start = Instant::now();
-        kernels::attention_forward(self.executor, &args, &mut self.out, &mut self.lse)
+        kernels::attention_forward(executor, &args, &mut self.out, &mut self.lse)
             .map_err(launch_error(&variant.id.0))?;
         Ok(elapsed_us(start))
     }

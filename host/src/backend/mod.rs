@@ -22,6 +22,7 @@ pub use nabla_kernels_cpu::Isa;
 
 use crate::{
     BlockMask, Policy, Problem,
+    parameters::{ParameterSpace, Parameters},
     policy::PolicyError,
     tensor::Qkv,
     token_order::TokenOrder,
@@ -84,6 +85,15 @@ pub enum BackendError {
     /// The backend has no kernel for problems of this kind.
     #[error(transparent)]
     Ineligible(#[from] Ineligible),
+}
+
+/// Why a kernel was not built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotBuilt {
+    /// Whether it compiles and is turned down for what it takes of the device: spills, local memory, lost speed.
+    pub rejected: bool,
+    /// What the code generator said.
+    pub reason: String,
 }
 
 /// How the tokens of queries and keys are cut into mask blocks.
@@ -154,6 +164,31 @@ pub trait Backend {
 
     /// Makes the variant of a tile for a problem and mask block (`None` for dense), or says why it cannot run.
     fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility;
+
+    /// Lists what can be varied on a problem and mask block (`None` for dense), and the configurations that can run.
+    fn space(&self, problem: &Problem, block: Option<MaskBlock>) -> ParameterSpace;
+
+    /// Returns the configuration a user gets who chooses none.
+    fn default_parameters(&self, problem: &Problem, block: Option<MaskBlock>) -> Parameters;
+
+    /// Makes the variant of a configuration, or says why it cannot run. Parameters that are not given are the backend's
+    /// choice.
+    fn configured(&self, problem: &Problem, block: Option<MaskBlock>, parameters: &Parameters)
+    -> Eligibility;
+
+    /// Builds what the variants of a problem need ahead of their first launch, `jobs` at once (0: one for each core), and
+    /// tells of each as it is done, from any thread and in any order. Backends that compile nothing tell at once.
+    fn prebuild(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        variants: &[Variant],
+        jobs: usize,
+        on_done: &(dyn Fn(usize, Result<(), NotBuilt>) + Sync),
+    ) {
+        let _ = (problem, block, jobs);
+        (0..variants.len()).for_each(|index| on_done(index, Ok(())));
+    }
 
     /// Puts the tensors on the device and reorders them.
     ///

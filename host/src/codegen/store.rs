@@ -67,6 +67,11 @@ impl KernelStore {
         prebuilt || (instance.kernel.arch().builds_for(arch).is_ok() && self.compiler().is_ok())
     }
 
+    /// Returns a kernel if it is in the folder of prebuilt ones.
+    pub fn prebuilt(&self, unit: &KernelUnit, arch: &str) -> Option<Built> {
+        self.prebuilt.as_ref()?.get(&unit.id, arch).ok()
+    }
+
     /// Says whether there is anything to get kernels from: a prebuilt folder, or a compiler.
     ///
     /// # Errors

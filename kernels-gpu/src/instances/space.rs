@@ -101,20 +101,56 @@ impl Axes {
                 *at = rest % length;
                 rest /= length;
             }
-            let kernel = self.kernels[at[0]];
-            let shape = [self.block_m[at[1]], self.block_n[at[2]], self.head_dim[at[3]], self.stages[at[4]]];
-            let dtype = self.dtype[at[5]];
-            let instance = match (kernel.arch(), self.producer[at[7]]) {
-                (Arch::Sm80, _) => Instance::attention(kernel, shape, dtype),
-                (Arch::Sm90a, true) => Instance::hopper(kernel, shape, dtype),
-                (Arch::Sm90a, false) => Instance::hopper(kernel, shape, dtype).without_producer(),
+            let point = Point {
+                kernel: self.kernels[at[0]],
+                shape: [self.block_m[at[1]], self.block_n[at[2]], self.head_dim[at[3]], self.stages[at[4]]],
+                dtype: self.dtype[at[5]],
+                ctas_per_sm: self.ctas_per_sm[at[6]],
+                producer: self.producer[at[7]],
+                slack: self.slack[at[8]],
+                polynomials: self.polynomials[at[9]],
+                work: self.work[at[10]],
             };
-            let instance = instance
-                .with_ctas(self.ctas_per_sm[at[6]])
-                .with_slack(self.slack[at[8]])
-                .with_polynomials(self.polynomials[at[9]])
-                .with_work(self.work[at[10]]);
+            let instance = point.instance();
             instance.check().is_ok().then_some(instance)
         })
+    }
+}
+
+/// A value of each axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    /// Of [`Axes::kernels`].
+    pub kernel: Kernel,
+    /// `block_m`, `block_n`, `head_dim` and `stages`.
+    pub shape: [u32; 4],
+    /// Of [`Axes::dtype`].
+    pub dtype: Dtype,
+    /// Of [`Axes::ctas_per_sm`].
+    pub ctas_per_sm: u32,
+    /// Of [`Axes::producer`].
+    pub producer: bool,
+    /// Of [`Axes::slack`].
+    pub slack: u32,
+    /// Of [`Axes::polynomials`].
+    pub polynomials: u32,
+    /// Of [`Axes::work`].
+    pub work: Work,
+}
+
+impl Point {
+    /// Returns its instance, which may not pass [`Instance::check`].
+    pub fn instance(self) -> Instance {
+        let Self { kernel, shape, dtype, .. } = self;
+        let instance = match (kernel.arch(), self.producer) {
+            (Arch::Sm80, _) => Instance::attention(kernel, shape, dtype),
+            (Arch::Sm90a, true) => Instance::hopper(kernel, shape, dtype),
+            (Arch::Sm90a, false) => Instance::hopper(kernel, shape, dtype).without_producer(),
+        };
+        instance
+            .with_ctas(self.ctas_per_sm)
+            .with_slack(self.slack)
+            .with_polynomials(self.polynomials)
+            .with_work(self.work)
     }
 }

@@ -32,22 +32,6 @@ pub(crate) struct SearchArgs {
     pub(crate) fixed: Vec<Setting>,
 }
 
-/// Options of `nabla tune`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct TuneArgs {
-    #[command(flatten)]
-    pub(crate) search: SearchArgs,
-    /// Search strategies: default, exhaustive, random, greedy, guided, steepest, annealing, genetic or surrogate.
-    #[arg(long, value_delimiter = ',', value_name = "NAME,..", default_values_t = ["default".to_owned(), "random".to_owned()])]
-    pub(crate) strategy: Vec<String>,
-    /// Seed of the first repeat; the others count on from it.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Write a CSV file and a plot of each recording to this folder [default: print only].
-    #[arg(long, value_name = "DIR", requires = "replay")]
-    pub(crate) out: Option<PathBuf>,
-}
-
 /// A name and what it is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
 use nabla_host::{
     BlockMask, Policy, Problem,
-    backend::{AttentionOutput, Backend, Orders, Pattern},
+    backend::{AttentionOutput, Backend, BackendError, Orders, Pattern},
     cost,
     io::{Element, NamedTensor, write_safetensors},
     reference::{Arithmetic, OrderedMask, attention},
@@ -14,11 +14,12 @@ use nabla_host::{
     verify::{Accuracy, Oracle, verify},
 };
 
+use super::profile::advise_on;
 use crate::{
     cli::RunArgs,
     failure::{Failure, Kind},
     input, output,
-    sweep::median,
+    stats::median,
 };
 
 /// Runs attention, writes the output, and prints time, density and errors.
@@ -44,7 +45,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         }
     };
     let block = pattern.mask().map(|_| orders.mask_block());
-    let variant = variant(args, &*backend, &problem, block)?;
+    let variant = match &args.profile {
+        None => variant(args, &*backend, &problem, block)?,
+        Some(file) => {
+            let of = (&problem, &args.mask.policy, MaskBlock::square(args.mask.block));
+            let advice = advise_on(file, &*backend, &mut *workspace, of)?;
+            if let Some(warning) = advice.warning {
+                anstream::eprintln!("warning: {warning}");
+            }
+            backend.configured(&problem, block, &advice.config).map_err(BackendError::from)?
+        }
+    };
 
     workspace.poison()?;
     let first_us = workspace.attention(&variant, &pattern)?;

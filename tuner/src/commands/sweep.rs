@@ -21,7 +21,8 @@ use crate::{
     cli::{BackendName, Cli, Command, DeviceArgs, SweepArgs},
     failure::{Failure, Kind},
     input, output,
-    sweep::{Config, Context, Length, Progress, Ran, Space, Store, now, work},
+    store::Store,
+    sweep::{Config, Context, Length, Progress, Ran, Space, now, work},
 };
 
 /// Runs or continues a sweep, then prints the best settings and the paths of what it wrote.

@@ -13,13 +13,12 @@ use nabla_host::{
 use nabla_reports::{Identity, Record, Status};
 
 use super::{
-    median,
     progress::Progress,
     rounds::{Series, interleave},
-    row::{Outcome, Shared, record},
+    row::{Facts, Outcome, Shared, record},
     space::{Config, Space},
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, stats::median};
 
 /// What stays the same over a sweep.
 #[derive(Clone, Copy)]
@@ -311,10 +310,11 @@ impl<'a> Length<'a> {
                     identity: self.context.identity,
                     problem: &self.problem,
                     policy,
-                    pattern: masks[trial.masked].pattern(),
+                    facts: masks[trial.masked].pattern().map(|pattern| Facts::of(&self.problem, pattern)),
                     dense_samples_us: &dense,
                     mask_samples_us: &mask_builds[trial.masked],
                     reorder_samples_us: &reorders[trial.masked],
+                    counting_us: None,
                 };
                 record(shared, trial.config, trial.outcome)
             })

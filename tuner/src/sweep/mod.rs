@@ -5,14 +5,10 @@ mod progress;
 mod rounds;
 mod row;
 mod space;
-mod stats;
-mod store;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use group::{Context, Length, Ran};
 pub(crate) use progress::{Progress, work};
-pub(crate) use row::now;
-pub(crate) use space::{Config, Space};
-pub(crate) use stats::median;
-pub(crate) use store::Store;
+pub(crate) use row::{Facts, Outcome, Shared, now, record};
+pub(crate) use space::{Config, Space, lengths};

@@ -3,7 +3,8 @@
 use nabla_host::{BlockMask, Policy, Problem, backend::Pattern, cost, verify::Accuracy};
 use nabla_reports::{Identity, Record, Status};
 
-use super::{median, space::Config};
+use super::space::Config;
+use crate::stats::median;
 
 /// What one trial came to.
 #[derive(Debug, Default)]
@@ -25,24 +26,49 @@ pub(crate) struct Shared<'a> {
     pub(crate) problem: &'a Problem,
     pub(crate) policy: &'a Policy,
     /// What is computed; `None` where its mask could not be built.
-    pub(crate) pattern: Option<&'a Pattern>,
+    pub(crate) facts: Option<Facts>,
     pub(crate) dense_samples_us: &'a [f64],
     pub(crate) mask_samples_us: &'a [f64],
     pub(crate) reorder_samples_us: &'a [f64],
+    /// The attention samples that count for the median, where not all do.
+    pub(crate) counting_us: Option<&'a [f64]>,
+}
+
+/// What a record says of the mask.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Facts {
+    /// Whether there is one.
+    pub(crate) masked: bool,
+    /// Kept blocks over all blocks.
+    pub(crate) density: f64,
+    /// Kept query-key pairs, all heads together.
+    pub(crate) pairs: u64,
+}
+
+impl Facts {
+    /// Describes what is computed on a problem.
+    pub(crate) fn of(problem: &Problem, pattern: &Pattern) -> Self {
+        let mask = pattern.mask();
+        Self {
+            masked: mask.is_some(),
+            density: mask.map_or(1.0, BlockMask::density),
+            pairs: cost::pairs(problem, mask),
+        }
+    }
 }
 
 /// Makes the record of a trial.
 pub(crate) fn record(shared: Shared<'_>, config: Config, outcome: Outcome) -> Record {
-    let Shared { identity, problem, policy, pattern, .. } = shared;
-    let mask = pattern.and_then(Pattern::mask);
+    let Shared { identity, problem, policy, facts, .. } = shared;
+    let masked = facts.is_some_and(|facts| facts.masked);
     let (status, reason) = outcome.failure.unwrap_or((Status::Ok, String::new()));
     // A time of something that failed would pass for a result.
-    let time = median(&outcome.samples_us).filter(|_| status == Status::Ok);
+    let time = median(shared.counting_us.unwrap_or(&outcome.samples_us)).filter(|_| status == Status::Ok);
     let time_us = time.map(|t| t.median);
     let middle = |samples: &[f64]| median(samples).map(|m| m.median);
     let dense_us = middle(shared.dense_samples_us);
     // Dense attention needs no mask.
-    let mask_us = if mask.is_some() { middle(shared.mask_samples_us) } else { Some(0.0) };
+    let mask_us = if masked { middle(shared.mask_samples_us) } else { Some(0.0) };
     let timed = time_us.is_some();
     let total_us = time_us.zip(mask_us).map(|(a, b)| a + b);
     let rate = |pairs: u64| time_us.map(|t| cost::tflops(cost::attention_flops(pairs, problem.head_dim), t));
@@ -65,7 +91,7 @@ pub(crate) fn record(shared: Shared<'_>, config: Config, outcome: Outcome) -> Re
         kv_block: config.block.map_or(0, |b| b.kv_block as u64),
         block_m: config.tile.block_m as u64,
         block_n: config.tile.block_n as u64,
-        density: pattern.map(|_| mask.map_or(1.0, BlockMask::density)),
+        density: facts.map(|facts| facts.density),
         time_us_median: time_us,
         time_us_ci_low: time.map(|t| t.ci_low),
         time_us_ci_high: time.map(|t| t.ci_high),
@@ -75,7 +101,7 @@ pub(crate) fn record(shared: Shared<'_>, config: Config, outcome: Outcome) -> Re
         dense_us_median: dense_us.filter(|_| timed),
         speedup_vs_dense: dense_us.zip(time_us).map(|(dense, t)| dense / t),
         speedup_total_vs_dense: dense_us.zip(total_us).map(|(dense, t)| dense / t),
-        tflops_executed: rate(cost::pairs(problem, mask)),
+        tflops_executed: facts.and_then(|facts| rate(facts.pairs)),
         tflops_dense_equivalent: rate(cost::dense_pairs(problem)),
         kernel_rel_rmse: accuracy.map(|a| a.kernel.rel_rmse),
         kernel_max_abs: accuracy.map(|a| a.kernel.max_abs),

@@ -118,7 +118,8 @@ impl Space {
     }
 }
 
-fn lengths(frames: Option<&[usize]>, problem: &Problem) -> Result<Vec<Option<usize>>, String> {
+/// Returns the lengths to cut from an input, ascending; `None` is the whole of one without a grid.
+pub(crate) fn lengths(frames: Option<&[usize]>, problem: &Problem) -> Result<Vec<Option<usize>>, String> {
     let Some(grid) = problem.grid else {
         return match frames {
             None => Ok(vec![None]),

@@ -9,6 +9,7 @@ use nabla_host::{
         Workspace,
     },
     generate::{GenerateSpec, generate_video},
+    parameters::{ParameterSpace, Parameters},
     reference::RowSample,
     tensor::Qkv,
     variant::{Eligibility, MaskBlock, TileConfig, Variant},
@@ -51,6 +52,20 @@ impl Backend for Faulty {
     }
     fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
         self.0.variant(problem, block, tile)
+    }
+    fn space(&self, problem: &Problem, block: Option<MaskBlock>) -> ParameterSpace {
+        self.0.space(problem, block)
+    }
+    fn default_parameters(&self, problem: &Problem, block: Option<MaskBlock>) -> Parameters {
+        self.0.default_parameters(problem, block)
+    }
+    fn configured(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        parameters: &Parameters,
+    ) -> Eligibility {
+        self.0.configured(problem, block, parameters)
     }
     fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {
         Ok(Box::new(FaultyWorkspace {

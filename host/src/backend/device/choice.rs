@@ -59,11 +59,15 @@ pub(super) fn attention_candidates(
     }
 }
 
+/// Returns the axes of an instruction set's own kernels.
+pub(super) fn axes_of(arch: Arch) -> Axes {
+    if arch == Arch::Sm90a { Axes::HOPPER } else { Axes::ALL }
+}
+
 /// Lists every tile that instances of some instruction set have for a problem, whatever its mask.
 pub(super) fn tiles(problem: &Problem, instruction_sets: &[Arch]) -> Vec<TileConfig> {
-    let axes = |arch| if arch == Arch::Sm90a { Axes::HOPPER } else { Axes::ALL };
     let product = instruction_sets.iter().flat_map(|&arch| {
-        let Axes { block_m, block_n, .. } = axes(arch);
+        let Axes { block_m, block_n, .. } = axes_of(arch);
         block_m.iter().flat_map(move |&block_m| {
             let tile = move |&block_n| TileConfig { block_m: block_m as usize, block_n: block_n as usize };
             block_n.iter().map(tile)

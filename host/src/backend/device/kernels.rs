@@ -10,7 +10,8 @@ use super::{
     error::{DeviceError, Version},
 };
 use crate::{
-    codegen::{BuildError, Built, KernelCacheError, KernelStore, variant_id},
+    backend::NotBuilt,
+    codegen::{BuildError, Built, KernelCacheError, KernelStore, KernelUnit, variant_id},
     variant::Ineligible,
 };
 
@@ -156,6 +157,46 @@ impl<D: Device> Kernels<D> {
         };
         let function = D::load(&self.device, code)?;
         Ok(LoadedKernel { device: Rc::clone(&self.device), instance: *instance, id, function })
+    }
+
+    /// Builds kernels into the cache, several at once. What a folder of prebuilt kernels has is done already.
+    pub(super) fn prebuild(
+        &self,
+        instances: &[(usize, Instance)],
+        jobs: usize,
+        on_done: &(dyn Fn(usize, Result<(), NotBuilt>) + Sync),
+    ) {
+        let not_built = |error: &BuildError| NotBuilt {
+            rejected: matches!(error, BuildError::Rejected { .. }),
+            reason: error.to_string(),
+        };
+        let mut indices = Vec::new();
+        let mut requests = Vec::new();
+        for (index, instance) in instances {
+            let arch = architectures(self.device.limits().capability)
+                .iter()
+                .find(|arch| instance.kernel.arch().builds_for(arch).is_ok());
+            match (arch, KernelUnit::of(instance)) {
+                (_, Err(error)) => on_done(*index, Err(not_built(&error))),
+                (Some(arch), Ok(unit)) if self.store.prebuilt(&unit, arch).is_none() => {
+                    indices.push(*index);
+                    requests.push((unit, (*arch).to_owned()));
+                }
+                // Loading says what is missing.
+                _ => on_done(*index, Ok(())),
+            }
+        }
+        if requests.is_empty() {
+            return;
+        }
+        match self.store.compiler() {
+            Ok(compiler) => {
+                compiler.build_many(&requests, jobs, |i, result| {
+                    on_done(indices[i], result.as_ref().map(|_| ()).map_err(not_built));
+                });
+            }
+            Err(error) => indices.iter().for_each(|&index| on_done(index, Err(not_built(&error)))),
+        }
     }
 
     /// Builds or reads a kernel for the best architecture there is one for.

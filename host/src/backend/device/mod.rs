@@ -9,6 +9,7 @@
 //! buffer     memory with what is known of its contents; guard zones where the device has none of its own
 //! choice     from a problem and a tile to the instances that could compute it
 //! order      in which blocks of threads that go on to more work take it
+//! parameters from named parameters to an instance
 //! kernels    from an instance to a function on the device
 //! workspace  tensors of a problem, and the kernels run on them
 //! instances  one listed instance at a time, for checks
@@ -21,11 +22,16 @@ mod error;
 mod instances;
 mod kernels;
 mod order;
+mod parameters;
 mod workspace;
 
-use std::{fmt, path::Path, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, fmt, path::Path, rc::Rc, sync::Arc};
 
-use nabla_kernels_gpu::{config, hopper::TensorMap, instances::Instance};
+use nabla_kernels_gpu::{
+    config::{self, Constants},
+    hopper::TensorMap,
+    instances::Instance,
+};
 
 pub(super) use self::{
     arguments::Arguments,
@@ -38,11 +44,12 @@ use self::{
 };
 use super::{
     Backend, BackendError, DeviceIdentity, InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts,
-    Orders, Workspace,
+    NotBuilt, Orders, Workspace,
 };
 use crate::{
     Problem,
     codegen::variant_id,
+    parameters::{ParameterSpace, Parameters},
     tensor::Qkv,
     variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant, VariantId},
 };
@@ -166,6 +173,8 @@ pub(super) struct DeviceBackend<D: Device> {
     device: Rc<D>,
     kernels: Kernels<D>,
     identity: DeviceIdentity,
+    /// Instances of the variants handed out.
+    chosen: RefCell<HashMap<VariantId, Instance>>,
 }
 
 impl<D: Device> DeviceBackend<D> {
@@ -176,7 +185,44 @@ impl<D: Device> DeviceBackend<D> {
         kernel_cache: Option<&Path>,
     ) -> Result<Self, DeviceError> {
         let device = Rc::new(device);
-        Ok(Self { kernels: Kernels::open(&device, kernel_cache)?, device, identity })
+        Ok(Self {
+            kernels: Kernels::open(&device, kernel_cache)?,
+            device,
+            identity,
+            chosen: RefCell::default(),
+        })
+    }
+
+    /// Returns the instance of a variant.
+    fn instance(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        variant: &Variant,
+    ) -> Result<Instance, Ineligible> {
+        if let Some(instance) = self.chosen.borrow().get(&variant.id) {
+            return Ok(*instance);
+        }
+        self.named(problem, block, &variant.parameters)
+    }
+
+    /// Finds the instance that parameters name; a tile alone leaves the rest to [`DeviceBackend::choose`].
+    fn named(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        parameters: &Parameters,
+    ) -> Result<Instance, Ineligible> {
+        match parameters.tile() {
+            Some(tile) if *parameters == Parameters::of_tile(tile) => self.choose(problem, block, tile),
+            _ => parameters::instance_of(
+                problem,
+                block,
+                parameters,
+                self.kernels.instruction_sets(),
+                |instance| self.fits(instance),
+            ),
+        }
     }
 
     /// Chooses the instance of attention with a tile: the first candidate that this device can run and that is to be had.
@@ -233,13 +279,59 @@ impl<D: Device> Backend for DeviceBackend<D> {
     }
 
     fn variant(&self, problem: &Problem, block: Option<MaskBlock>, tile: TileConfig) -> Eligibility {
-        let instance = self.choose(problem, block, tile)?;
+        self.configured(problem, block, &Parameters::of_tile(tile))
+    }
+
+    fn space(&self, problem: &Problem, block: Option<MaskBlock>) -> ParameterSpace {
+        let sets = self.kernels.instruction_sets();
+        parameters::space(problem, block, sets, |instance| self.fits(instance))
+    }
+
+    fn default_parameters(&self, problem: &Problem, block: Option<MaskBlock>) -> Parameters {
+        let tile = self.default_tile(problem, block);
+        self.choose(problem, block, tile)
+            .map_or_else(|_| Parameters::of_tile(tile), |instance| parameters::parameters_of(&instance))
+    }
+
+    fn configured(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        parameters: &Parameters,
+    ) -> Eligibility {
+        let instance = self.named(problem, block, parameters)?;
+        let Constants { block_m, block_n, .. } = instance.constants;
+        let id = VariantId(variant_id(&instance));
+        self.chosen.borrow_mut().insert(id.clone(), instance);
         Ok(Variant {
-            id: VariantId(variant_id(&instance)),
-            tile,
+            id,
+            tile: TileConfig { block_m: block_m as usize, block_n: block_n as usize },
+            parameters: parameters.clone(),
             probabilities: problem.dtype,
             output: problem.dtype,
         })
+    }
+
+    fn prebuild(
+        &self,
+        problem: &Problem,
+        block: Option<MaskBlock>,
+        variants: &[Variant],
+        jobs: usize,
+        on_done: &(dyn Fn(usize, Result<(), NotBuilt>) + Sync),
+    ) {
+        let instances: Vec<(usize, Instance)> = variants
+            .iter()
+            .enumerate()
+            .filter_map(|(index, variant)| match self.instance(problem, block, variant) {
+                Ok(instance) => Some((index, instance)),
+                Err(Ineligible { reason }) => {
+                    on_done(index, Err(NotBuilt { rejected: false, reason }));
+                    None
+                }
+            })
+            .collect();
+        self.kernels.prebuild(&instances, jobs, on_done);
     }
 
     fn load(&self, qkv: Arc<Qkv>, orders: Arc<Orders>) -> Result<Box<dyn Workspace + '_>, BackendError> {

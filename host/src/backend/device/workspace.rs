@@ -393,7 +393,7 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
         let block = pattern.mask().map(|_| self.orders.mask_block());
         let instance = self
             .backend
-            .choose(&self.problem, block, variant.tile)
+            .instance(&self.problem, block, variant)
             .map_err(|ineligible| DeviceError::Kernel(ineligible.reason))?;
         self.launch_attention(&instance, pattern)
     }

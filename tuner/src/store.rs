@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nabla_reports::{Identity, Line, RECORDS_FILE, Record, Run, RunHeader, read_run};
+use nabla_reports::{Comparison, Identity, Line, RECORDS_FILE, Record, Run, RunHeader, read_run};
 
 use crate::failure::{Failure, Kind};
 
@@ -68,6 +68,11 @@ impl Store {
     /// Appends a trial and makes it durable.
     pub(crate) fn push(&mut self, record: &Record) -> Result<(), Failure> {
         self.append(&Line::Trial(Box::new(record.clone())))
+    }
+
+    /// Appends a comparison and makes it durable.
+    pub(crate) fn push_comparison(&mut self, comparison: &Comparison) -> Result<(), Failure> {
+        self.append(&Line::Comparison(Box::new(comparison.clone())))
     }
 
     fn append(&mut self, line: &Line) -> Result<(), Failure> {

@@ -1,0 +1,372 @@
+//! The worker's side: requests in, launches, replies out.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, Write},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use nabla_host::{
+    BlockMask, Policy, Problem,
+    backend::{AttentionOutput, Backend, BackendError, Orders, Pattern, Workspace},
+    conditions::Watch,
+    cost,
+    parameters::Parameters,
+    provenance,
+    reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
+    tensor::Qkv,
+    variant::{MaskBlock, Variant},
+    verify::{Oracle, verify},
+};
+use nabla_reports::Status;
+
+use super::protocol::{Build, Errors, Hello, Opened, PROTOCOL, Reply, Request, Target, WireItem};
+use crate::{failure::Failure, input};
+
+/// What a worker works on.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// The input, whole.
+    pub(crate) qkv: Arc<Qkv>,
+    /// Query rows per head that errors are computed on, where the options say.
+    pub(crate) error_rows: Option<usize>,
+    /// Seed of the choice of rows.
+    pub(crate) seed: u64,
+    /// Number of the GPU.
+    pub(crate) ordinal: usize,
+    /// Other workers on the same device.
+    pub(crate) peers: u32,
+}
+
+/// Answers requests until there are no more.
+pub(crate) fn serve(
+    backend: &dyn Backend,
+    inputs: &Inputs,
+    requests: impl BufRead,
+    mut replies: impl Write + Send,
+) -> Result<(), Failure> {
+    let mut server = Server {
+        watch: Watch::new(backend.device(), inputs.ordinal, inputs.peers),
+        backend,
+        inputs,
+        open: None,
+        dense: None,
+    };
+    send(&mut replies, &Reply::Hello(Box::new(hello(backend, &inputs.qkv))))?;
+    for line in requests.lines() {
+        let line = line?;
+        match serde_json::from_str(&line) {
+            Ok(request) => server.answer(request, &mut replies)?,
+            Err(error) => {
+                let reason = format!("a worker was asked what it does not understand: {error}");
+                return refuse(&mut replies, &Failure::new(crate::failure::Kind::Usage, reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn send(replies: &mut impl Write, reply: &Reply) -> io::Result<()> {
+    let mut text = serde_json::to_vec(reply)?;
+    text.push(b'\n');
+    replies.write_all(&text)?;
+    replies.flush()
+}
+
+fn refuse(replies: &mut impl Write, failure: &Failure) -> Result<(), Failure> {
+    send(replies, &Reply::Refused { code: failure.code(), reason: failure.to_string() })?;
+    Ok(())
+}
+
+fn hello(backend: &dyn Backend, qkv: &Qkv) -> Hello {
+    let device = backend.device();
+    Hello {
+        protocol: PROTOCOL,
+        nabla: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("NABLA_GIT_COMMIT").to_owned(),
+        sources: provenance::SOURCE_HASH.to_owned(),
+        toolchain: provenance::TOOLCHAIN.to_owned(),
+        backend: device.backend.to_owned(),
+        device: device.name.clone(),
+        driver: device.driver.clone(),
+        isa: device.isa.clone(),
+        threads: device.threads.map(|n| n as u64),
+        input: qkv.source.clone(),
+        input_hash: qkv.short_hash(),
+        problem: qkv.problem(),
+    }
+}
+
+struct Server<'a> {
+    backend: &'a dyn Backend,
+    inputs: &'a Inputs,
+    watch: Watch,
+    open: Option<Open<'a>>,
+    /// Dense attention by frames, kept from one policy to the next.
+    dense: Option<(Option<usize>, Reference)>,
+}
+
+/// The loaded problem.
+struct Open<'a> {
+    target: Target,
+    qkv: Arc<Qkv>,
+    problem: Problem,
+    policy: Policy,
+    block: Option<MaskBlock>,
+    pattern: Pattern,
+    workspace: Box<dyn Workspace + 'a>,
+    sample: Arc<RowSample>,
+    /// Made when the first candidate is verified.
+    oracle: Option<Oracle>,
+    variants: BTreeMap<usize, Variant>,
+    dense: Option<Variant>,
+}
+
+/// Why something did not work, as a reply.
+fn failed(status: Status, reason: String) -> Reply {
+    Reply::Failed { status, reason, errors: None, lost: false, work_us: 0.0 }
+}
+
+fn of_backend(error: &BackendError) -> Reply {
+    let status = match error {
+        BackendError::Build { .. } => Status::CompileError,
+        _ => Status::LaunchError,
+    };
+    let lost = matches!(error, BackendError::Lost { .. });
+    Reply::Failed { status, reason: error.to_string(), errors: None, lost, work_us: 0.0 }
+}
+
+impl<'a> Server<'a> {
+    fn answer(&mut self, request: Request, replies: &mut (impl Write + Send)) -> Result<(), Failure> {
+        let start = Instant::now();
+        let elapsed = || start.elapsed().as_secs_f64() * 1e6;
+        match request {
+            Request::Open { target } => match self.load(target) {
+                Ok(opened) => {
+                    let opened = Box::new(opened);
+                    send(replies, &Reply::Opened { opened, work_us: elapsed() })?;
+                }
+                Err(failure) => refuse(replies, &failure)?,
+            },
+            Request::Prepare { number, config } => {
+                let reply = match self.prepare(number, &config) {
+                    Ok(_) => Reply::Prepared,
+                    Err(reply) => *reply,
+                };
+                send(replies, &reply)?;
+            }
+            Request::Verify { number, config } => {
+                let mut reply = match self.verify(number, &config) {
+                    Ok(reply) => reply,
+                    Err(reply) => *reply,
+                };
+                if let Reply::Verified { work_us, .. } | Reply::Failed { work_us, .. } = &mut reply {
+                    *work_us = elapsed();
+                }
+                send(replies, &reply)?;
+            }
+            Request::Round { order } => {
+                self.watch.look_around();
+                for item in order {
+                    let reply = self.sample(item);
+                    send(replies, &reply)?;
+                }
+            }
+            Request::Build { configs, jobs } => self.build(&configs, jobs, replies)?,
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, target: Target) -> Result<Opened, Failure> {
+        // The old tensors go first: both together may not fit.
+        self.open = None;
+        let qkv = match target.frames {
+            Some(frames) => Arc::new(self.inputs.qkv.cut_frames(frames)?),
+            None => Arc::clone(&self.inputs.qkv),
+        };
+        let problem = qkv.problem();
+        let policy: Policy = target.policy.parse()?;
+        let block = target.block.map(MaskBlock::square);
+        let orders = Arc::new(Orders::new(&problem, block.unwrap_or(MaskBlock::square(64)))?);
+        let mut workspace = self.backend.load(Arc::clone(&qkv), orders)?;
+        let pattern = match block {
+            None => Pattern::Dense,
+            Some(_) => Pattern::Mask(workspace.build_mask(&policy)?.0),
+        };
+        let sample = input::error_sample(&problem, self.inputs.error_rows, self.inputs.seed)?;
+        let mask = pattern.mask();
+        let opened = Opened {
+            problem,
+            space: self.backend.space(&problem, block),
+            default: self.backend.default_parameters(&problem, block),
+            density: mask.map_or(1.0, BlockMask::density),
+            pairs: cost::pairs(&problem, mask),
+            overlap: mask.map_or(1.0, BlockMask::neighbour_overlap),
+        };
+        let dense = self.backend.default_parameters(&problem, None);
+        let dense = self.backend.configured(&problem, None, &dense).ok();
+        self.open = Some(Open {
+            target,
+            qkv,
+            problem,
+            policy,
+            block,
+            pattern,
+            workspace,
+            sample,
+            oracle: None,
+            variants: BTreeMap::new(),
+            dense,
+        });
+        Ok(opened)
+    }
+
+    fn open(&mut self) -> Result<&mut Open<'a>, Box<Reply>> {
+        let nothing = || failed(Status::LaunchError, "no problem is open".to_owned());
+        self.open.as_mut().ok_or_else(|| Box::new(nothing()))
+    }
+
+    fn prepare(&mut self, number: usize, config: &Parameters) -> Result<Variant, Box<Reply>> {
+        let backend = self.backend;
+        let open = self.open()?;
+        let variant = backend
+            .configured(&open.problem, open.block, config)
+            .map_err(|ineligible| Box::new(failed(Status::Ineligible, ineligible.reason)))?;
+        open.variants.insert(number, variant.clone());
+        Ok(variant)
+    }
+
+    fn verify(&mut self, number: usize, config: &Parameters) -> Result<Reply, Box<Reply>> {
+        let variant = self.prepare(number, config)?;
+        self.prepare_references()?;
+        let Self { open: Some(open), dense: Some((_, dense)), .. } = self else {
+            return Err(Box::new(failed(Status::LaunchError, "no problem is open".to_owned())));
+        };
+        let Some(oracle) = &open.oracle else {
+            return Err(Box::new(failed(Status::LaunchError, "no reference was computed".to_owned())));
+        };
+        let mut launch = || -> Result<AttentionOutput, BackendError> {
+            open.workspace.poison()?;
+            open.workspace.attention(&variant, &open.pattern)?;
+            open.workspace.output()
+        };
+        let output = launch().map_err(|error| Box::new(of_backend(&error)))?;
+        let again = launch().map_err(|error| Box::new(of_backend(&error)))?;
+        let orders = open.workspace.orders();
+        let (accuracy, verdict) = verify(&output, &orders.q, oracle, dense, variant.rounding());
+        let errors = Errors::from(&accuracy);
+        let verdict = verdict.and_then(|()| same_bits(&output, &again));
+        Ok(match verdict {
+            Ok(()) => Reply::Verified { variant: variant.id.to_string(), errors, work_us: 0.0 },
+            Err(reason) => Reply::Failed {
+                status: Status::Incorrect,
+                reason,
+                errors: Some(errors),
+                lost: false,
+                work_us: 0.0,
+            },
+        })
+    }
+
+    /// Computes float64 attention, dense and on the mask, where that has not been done.
+    fn prepare_references(&mut self) -> Result<(), Box<Reply>> {
+        let known = self.dense.as_ref().map(|(frames, _)| *frames);
+        let open = self.open()?;
+        let scale = open.problem.softmax_scale;
+        let missing = (known != Some(open.target.frames))
+            .then(|| attention(&open.qkv, scale, None, &open.sample, Arithmetic::Float64));
+        if open.oracle.is_none() {
+            let orders = Arc::clone(open.workspace.orders());
+            let ordered = open.pattern.mask().map(|mask| OrderedMask {
+                mask,
+                q_order: &orders.q,
+                kv_order: &orders.kv,
+            });
+            open.oracle = Some(Oracle::new(&open.qkv, scale, ordered, &open.sample));
+        }
+        let frames = open.target.frames;
+        if let Some(reference) = missing {
+            self.dense = Some((frames, reference));
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, item: WireItem) -> Reply {
+        let Some(open) = &mut self.open else {
+            return failed(Status::LaunchError, "no problem is open".to_owned());
+        };
+        self.watch.before();
+        let timed = match item {
+            WireItem::Candidate(number) => match open.variants.get(&number) {
+                Some(variant) => open.workspace.attention(variant, &open.pattern),
+                None => return failed(Status::LaunchError, format!("candidate {number} is not known")),
+            },
+            WireItem::Dense => match &open.dense {
+                Some(variant) => open.workspace.attention(variant, &Pattern::Dense),
+                None => return failed(Status::Ineligible, "no dense kernel for this problem".to_owned()),
+            },
+            WireItem::Mask => open.workspace.build_mask(&open.policy).map(|(_, us)| us),
+            WireItem::Reorder => open.workspace.time_reorder(),
+        };
+        match timed {
+            Ok(time_us) if time_us.is_finite() => Reply::Sample { time_us, conditions: self.watch.after() },
+            Ok(_) => failed(Status::LaunchError, "the device tells no time".to_owned()),
+            Err(error) => of_backend(&error),
+        }
+    }
+
+    fn build(
+        &mut self,
+        configs: &[Parameters],
+        jobs: usize,
+        replies: &mut (impl Write + Send),
+    ) -> Result<(), Failure> {
+        let backend = self.backend;
+        let Some(open) = &self.open else { return Ok(()) };
+        let mut variants = Vec::new();
+        let mut indices = Vec::new();
+        for (index, config) in configs.iter().enumerate() {
+            match backend.configured(&open.problem, open.block, config) {
+                Ok(variant) => {
+                    indices.push(index);
+                    variants.push(variant);
+                }
+                Err(ineligible) => {
+                    let failed = Some((Status::Ineligible, ineligible.reason));
+                    send(replies, &Reply::Built(Build { index, failed }))?;
+                }
+            }
+        }
+        let (problem, block) = (open.problem, open.block);
+        // Each is told as soon as it is done: the program verifies it while others are built.
+        let told = Mutex::new((replies, Ok(())));
+        backend.prebuild(&problem, block, &variants, jobs, &|i, result| {
+            let failed = result.err().map(|not_built| {
+                let status = if not_built.rejected { Status::Rejected } else { Status::CompileError };
+                (status, not_built.reason)
+            });
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let sent = send(&mut *told.0, &Reply::Built(Build { index: indices[i], failed }));
+            if told.1.is_ok() {
+                told.1 = sent;
+            }
+        });
+        told.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
+        Ok(())
+    }
+}
+
+/// Says whether two launches agree bit for bit, as kernels without atomics do: what differs depends on an order that
+/// nothing fixes.
+fn same_bits(a: &AttentionOutput, b: &AttentionOutput) -> Result<(), String> {
+    let differing =
+        |x: &[f32], y: &[f32]| x.iter().zip(y).filter(|(x, y)| x.to_bits() != y.to_bits()).count();
+    match differing(&a.out, &b.out) + differing(&a.lse, &b.lse) {
+        0 => Ok(()),
+        n => Err(format!(
+            "two launches on the same inputs differ in {n} of {} outputs",
+            a.out.len() + a.lse.len()
+        )),
+    }
+}

@@ -2,6 +2,7 @@
 
 use nabla_host::{conditions::Conditions, parameters::Parameters};
 use nabla_reports::Status;
+use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, worker::Errors};
 
@@ -16,6 +17,16 @@ pub(crate) enum Item {
     Mask,
     /// The reorder of tokens.
     Reorder,
+}
+
+/// What a candidate is verified on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum On {
+    /// The input that is tuned for.
+    Input,
+    /// Numbers of another seed, whose tokens fill no whole number of blocks.
+    OtherInput,
 }
 
 /// Why there is no result.
@@ -55,6 +66,7 @@ pub(crate) trait Bench {
         &mut self,
         number: usize,
         parameters: &Parameters,
+        on: On,
     ) -> Result<Result<Verified, (Failed, Option<Errors>)>, Failure>;
 
     /// Times each item once, in this order.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nabla_host::{conditions::Conditions, parameters::Parameters};
 use nabla_reports::Status;
 
-use super::{Bench, Failed, Item, Sample, Verified};
+use super::{Bench, Failed, Item, On, Sample, Verified};
 use crate::{failure::Failure, stats::simulated::Noise, worker::Errors};
 
 /// What is wrong with a candidate.
@@ -13,6 +13,8 @@ use crate::{failure::Failure, stats::simulated::Noise, worker::Errors};
 pub(crate) enum Fault {
     /// Its output is wrong.
     Incorrect,
+    /// Its output is wrong on another input.
+    IncorrectElsewhere,
     /// It fails when timed for the n-th time.
     Fails(usize, Status),
 }
@@ -84,8 +86,14 @@ impl Bench for Fake {
         &mut self,
         number: usize,
         _: &Parameters,
+        on: On,
     ) -> Result<Result<Verified, (Failed, Option<Errors>)>, Failure> {
-        if self.faults.get(&number) == Some(&Fault::Incorrect) {
+        let wrong = match self.faults.get(&number) {
+            Some(Fault::Incorrect) => true,
+            Some(Fault::IncorrectElsewhere) => on == On::OtherInput,
+            _ => false,
+        };
+        if wrong {
             let failed = Failed { status: Status::Incorrect, reason: "planted".into() };
             return Ok(Err((failed, None)));
         }

@@ -20,7 +20,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bench::{Bench, Failed, Item, Sample, Timed, Verified};
+pub(crate) use bench::{Bench, Failed, Item, On, Sample, Timed, Verified};
 pub(crate) use choose::{Finalist, ranked};
 pub(crate) use pairs::{Paired, Pairing};
 pub(crate) use race::Race;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    measure::{Bench, Clocks, Failed, Finalist, Item, Paired, Pairing, Series, Verified, ranked},
+    measure::{Bench, Clocks, Failed, Finalist, Item, On, Paired, Pairing, Series, Verified, ranked},
     search::{
         space::{PointId, Space, Value as SpaceValue},
         strategy::{Outcome, Setup, build},
@@ -176,7 +176,7 @@ impl Run<'_, '_> {
         let seed = self.tuner.settings.seed;
         let base = Item::Candidate(self.default);
         let config = self.configs[self.default].clone();
-        let verified = match self.bench.verify(self.default, &config)? {
+        let verified = match self.bench.verify(self.default, &config, On::Input)? {
             Ok(verified) => verified,
             Err((failed, errors)) => {
                 let series = Series::default();
@@ -349,7 +349,7 @@ impl Run<'_, '_> {
                 None => Ok(()),
             };
             let verified = match built {
-                Ok(()) => self.bench.verify(number, &configs[i])?,
+                Ok(()) => self.bench.verify(number, &configs[i], On::Input)?,
                 Err(failed) => Err((failed, None)),
             };
             match &verified {
@@ -371,7 +371,7 @@ impl Run<'_, '_> {
         let mut items: Vec<Item> = racing.iter().map(|&number| Item::Candidate(number)).collect();
         if let Some(best) = self.best(1).first().copied().filter(|best| !racing.contains(best)) {
             let config = self.configs[best].clone();
-            if self.ready.contains(&best) || self.bench.verify(best, &config)?.is_ok() {
+            if self.ready.contains(&best) || self.bench.verify(best, &config, On::Input)?.is_ok() {
                 self.ready.insert(best);
                 items.push(Item::Candidate(best));
             }
@@ -410,7 +410,7 @@ impl Run<'_, '_> {
         timed.into_iter().take(most).map(|(number, _)| number).collect()
     }
 
-    /// Verifies the best afresh; what fails now is out, with a row that says so.
+    /// Verifies the best afresh, and on another input of a ragged length; what fails now is out, with a row that says so.
     fn finalists(&mut self) -> Result<Vec<usize>, Failure> {
         let mut finalists = self.best(FINALISTS + 1);
         finalists.retain(|&number| number != self.default);
@@ -418,7 +418,12 @@ impl Run<'_, '_> {
         let mut sound = Vec::new();
         for number in finalists {
             let config = self.configs[number].clone();
-            let verified = self.bench.verify(number, &config)?;
+            let mut verified = self.bench.verify(number, &config, On::Input)?;
+            if verified.is_ok()
+                && let Err(elsewhere) = self.bench.verify(number, &config, On::OtherInput)?
+            {
+                verified = Err(elsewhere);
+            }
             let Some(candidate) = self.tried.get_mut(&number) else { continue };
             candidate.verified = verified;
             let evaluation = candidate.evaluation;

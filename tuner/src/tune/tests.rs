@@ -226,6 +226,20 @@ fn failures_cost_their_rows() {
 }
 
 #[test]
+fn what_is_wrong_on_another_input_does_not_win() {
+    let mut fake = Fake::new(&planted(1, 0.5), Noise::none(1));
+    let honest = tune(&mut fake, &settings("exhaustive", CONFIGS, 1), &Earlier::default()).tuned.unwrap();
+    let fastest = number_of(&honest.entry.config);
+    let mut fake = Fake::new(&planted(1, 0.5), Noise::none(1));
+    fake.faults.insert(fastest, Fault::IncorrectElsewhere);
+    let ran = tune(&mut fake, &settings("exhaustive", CONFIGS, 1), &Earlier::default());
+    let tuned = ran.tuned.unwrap();
+    assert_ne!(number_of(&tuned.entry.config), fastest);
+    let row = ran.records.iter().find(|r| r.status == Status::Incorrect).unwrap();
+    assert_eq!(row.tuning.as_ref().unwrap().stage, Stage::Runoff);
+}
+
+#[test]
 fn a_default_that_fails_leaves_a_row_and_no_entry() {
     let mut fake = Fake::new(&planted(1, 0.5), Noise::none(1));
     fake.faults.insert(default_number(&opened()), Fault::Incorrect);

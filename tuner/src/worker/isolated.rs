@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Kind},
-    measure::{Bench, Failed, Item, Sample, Timed, Verified},
+    measure::{Bench, Failed, Item, On, Sample, Timed, Verified},
 };
 
 /// How long things may take.
@@ -241,13 +241,14 @@ impl Isolated {
         &mut self,
         number: usize,
         parameters: &Parameters,
+        on: On,
     ) -> Result<Result<Reply, Loss>, Failure> {
         let patience = self.limits.verify;
         let worker = match self.worker(&[])? {
             Ok(worker) => worker,
             Err(loss) => return Ok(Err(loss)),
         };
-        let request = Request::Verify { number, config: parameters.clone() };
+        let request = Request::Verify { number, config: parameters.clone(), on };
         let loss = match worker.ask(&request).and_then(|()| worker.reply(patience)) {
             Ok(Reply::Failed { lost: true, reason, .. }) => Loss::Device(reason),
             Ok(reply) => return Ok(Ok(reply)),
@@ -284,12 +285,13 @@ impl Bench for Isolated {
         &mut self,
         number: usize,
         parameters: &Parameters,
+        on: On,
     ) -> Result<Result<Verified, (Failed, Option<Errors>)>, Failure> {
         let started = Instant::now();
-        let mut answer = self.ask_to_verify(number, parameters)?;
+        let mut answer = self.ask_to_verify(number, parameters, on)?;
         if answer.is_err() {
             // The worker may have been broken by another: alone in a fresh one it is its own fault.
-            answer = self.ask_to_verify(number, parameters)?;
+            answer = self.ask_to_verify(number, parameters, on)?;
         }
         Ok(match answer {
             Ok(Reply::Verified { variant, errors, work_us }) => {

@@ -15,10 +15,10 @@ use nabla_host::{
 use nabla_reports::Status;
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Item;
+use crate::measure::{Item, On};
 
 /// Version of the protocol: `compare` talks to workers of other builds.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// One tuning problem of an input: a length, a policy and the mask block it is cut with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub(crate) enum Request {
         number: usize,
         /// Its configuration.
         config: Parameters,
+        /// On which input.
+        on: On,
     },
     /// Know a candidate that was verified by another worker. Answered by [`Reply::Prepared`].
     Prepare {

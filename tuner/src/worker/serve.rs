@@ -8,10 +8,11 @@ use std::{
 };
 
 use nabla_host::{
-    BlockMask, Policy, Problem,
+    BlockMask, Grid, Policy, Problem,
     backend::{AttentionOutput, Backend, BackendError, Orders, Pattern, Workspace},
     conditions::Watch,
     cost,
+    generate::{GenerateSpec, generate_video},
     parameters::Parameters,
     provenance,
     reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
@@ -22,7 +23,7 @@ use nabla_host::{
 use nabla_reports::Status;
 
 use super::protocol::{Build, Errors, Hello, Opened, PROTOCOL, Reply, Request, Target, WireItem};
-use crate::{failure::Failure, input};
+use crate::{failure::Failure, input, measure::On};
 
 /// What a worker works on.
 #[derive(Debug)]
@@ -156,8 +157,12 @@ impl<'a> Server<'a> {
                 };
                 send(replies, &reply)?;
             }
-            Request::Verify { number, config } => {
-                let mut reply = match self.verify(number, &config) {
+            Request::Verify { number, config, on } => {
+                let verified = match on {
+                    On::Input => self.verify(number, &config),
+                    On::OtherInput => self.verify_elsewhere(&config),
+                };
+                let mut reply = match verified {
                     Ok(reply) => reply,
                     Err(reply) => *reply,
                 };
@@ -246,27 +251,49 @@ impl<'a> Server<'a> {
         let Some(oracle) = &open.oracle else {
             return Err(Box::new(failed(Status::LaunchError, "no reference was computed".to_owned())));
         };
-        let mut launch = || -> Result<AttentionOutput, BackendError> {
-            open.workspace.poison()?;
-            open.workspace.attention(&variant, &open.pattern)?;
-            open.workspace.output()
+        held(open.workspace.as_mut(), &variant, &open.pattern, oracle, dense)
+    }
+
+    /// Holds a candidate against float64 on numbers of another seed, whose tokens fill no whole number of blocks.
+    fn verify_elsewhere(&mut self, config: &Parameters) -> Result<Reply, Box<Reply>> {
+        let (backend, seed) = (self.backend, self.inputs.seed);
+        let open = self.open()?;
+        let Problem { heads, head_dim, dtype, grid, .. } = open.problem;
+        let spec = GenerateSpec { grid: RAGGED, heads: heads.min(2), head_dim, dtype };
+        let mut qkv = generate_video(&spec, !seed);
+        qkv.grid = grid.map(|_| RAGGED);
+        qkv.softmax_scale = open.qkv.softmax_scale;
+        let qkv = Arc::new(qkv);
+        let problem = qkv.problem();
+        let refused = |reason: String| Box::new(failed(Status::Ineligible, reason));
+        let block = open.block.unwrap_or(MaskBlock::square(64));
+        let orders = Arc::new(Orders::new(&problem, block).map_err(|error| refused(error.to_string()))?);
+        let variant = backend
+            .configured(&problem, open.block, config)
+            .map_err(|ineligible| refused(ineligible.reason))?;
+        let launch = |error: BackendError| Box::new(of_backend(&error));
+        let mut workspace = backend.load(Arc::clone(&qkv), Arc::clone(&orders)).map_err(launch)?;
+        let pattern = match open.block {
+            None => Pattern::Dense,
+            Some(_) => {
+                let mask = match workspace.build_mask(&open.policy) {
+                    // A window for the input's grid need not fit this one; any mask serves.
+                    Err(BackendError::Policy(_)) => workspace.build_mask(&Policy::nabla(0.5)),
+                    built => built,
+                };
+                Pattern::Mask(mask.map_err(launch)?.0)
+            }
         };
-        let output = launch().map_err(|error| Box::new(of_backend(&error)))?;
-        let again = launch().map_err(|error| Box::new(of_backend(&error)))?;
-        let orders = open.workspace.orders();
-        let (accuracy, verdict) = verify(&output, &orders.q, oracle, dense, variant.rounding());
-        let errors = Errors::from(&accuracy);
-        let verdict = verdict.and_then(|()| same_bits(&output, &again));
-        Ok(match verdict {
-            Ok(()) => Reply::Verified { variant: variant.id.to_string(), errors, work_us: 0.0 },
-            Err(reason) => Reply::Failed {
-                status: Status::Incorrect,
-                reason,
-                errors: Some(errors),
-                lost: false,
-                work_us: 0.0,
-            },
-        })
+        let sample = Arc::new(RowSample::all(problem.seqlen_q));
+        let ordered =
+            pattern.mask().map(|mask| OrderedMask { mask, q_order: &orders.q, kv_order: &orders.kv });
+        let oracle = Oracle::new(&qkv, problem.softmax_scale, ordered, &sample);
+        let dense = attention(&qkv, problem.softmax_scale, None, &sample, Arithmetic::Float64);
+        let mut reply = held(workspace.as_mut(), &variant, &pattern, &oracle, &dense)?;
+        if let Reply::Failed { reason, .. } = &mut reply {
+            *reason = format!("on {} other tokens: {reason}", problem.seqlen_q);
+        }
+        Ok(reply)
     }
 
     /// Computes float64 attention, dense and on the mask, where that has not been done.
@@ -355,6 +382,39 @@ impl<'a> Server<'a> {
         told.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
         Ok(())
     }
+}
+
+/// A grid that blocks of no size fill, with more than one block along each axis.
+const RAGGED: Grid = Grid { t: 3, h: 11, w: 13 };
+
+/// Launches twice on poisoned outputs and holds the result against float64.
+fn held(
+    workspace: &mut dyn Workspace,
+    variant: &Variant,
+    pattern: &Pattern,
+    oracle: &Oracle,
+    dense: &Reference,
+) -> Result<Reply, Box<Reply>> {
+    let mut launch = || -> Result<AttentionOutput, BackendError> {
+        workspace.poison()?;
+        workspace.attention(variant, pattern)?;
+        workspace.output()
+    };
+    let output = launch().map_err(|error| Box::new(of_backend(&error)))?;
+    let again = launch().map_err(|error| Box::new(of_backend(&error)))?;
+    let (accuracy, verdict) = verify(&output, &workspace.orders().q, oracle, dense, variant.rounding());
+    let errors = Errors::from(&accuracy);
+    let verdict = verdict.and_then(|()| same_bits(&output, &again));
+    Ok(match verdict {
+        Ok(()) => Reply::Verified { variant: variant.id.to_string(), errors, work_us: 0.0 },
+        Err(reason) => Reply::Failed {
+            status: Status::Incorrect,
+            reason,
+            errors: Some(errors),
+            lost: false,
+            work_us: 0.0,
+        },
+    })
 }
 
 /// Says whether two launches agree bit for bit, as kernels without atomics do: what differs depends on an order that

@@ -25,7 +25,7 @@ use nabla_reports::Status;
 use super::{
     Build, Inputs, Isolated, Limits, Reply, Request, Start, Target, Worker, confine, die_with_parent, serve,
 };
-use crate::measure::{Bench, Item};
+use crate::measure::{Bench, Item, On};
 
 /// Says that this process is a worker, and where faults leave a note that they have struck.
 const PLAYS: &str = "NABLA_TEST_WORKER";
@@ -49,6 +49,9 @@ const STICKY: TileConfig = TileConfig { block_m: 16, block_n: 64 };
 const UNLUCKY: TileConfig = TileConfig { block_m: 16, block_n: 128 };
 /// Hangs while it is verified.
 const HANGS_AT_ONCE: TileConfig = TileConfig { block_m: 48, block_n: 32 };
+
+/// Wrong where the last block of keys is not full.
+const WRONG_AT_THE_END: TileConfig = TileConfig { block_m: 48, block_n: 64 };
 
 struct Faulty {
     cpu: CpuBackend,
@@ -175,6 +178,7 @@ impl Workspace for FaultyWorkspace<'_> {
         let count = self.last.and_then(|tile| self.launches.get(&tile)).copied().unwrap_or_default();
         match (self.last, count % 2) {
             (Some(SUBTLY_WRONG), _) => output.out[1000] += 0.05,
+            (Some(WRONG_AT_THE_END), _) if !output.lse.len().is_multiple_of(64) => output.out[1000] += 0.05,
             // In the last bit: far inside every budget.
             (Some(FLICKERS), 0) => output.out[7] = f32::from_bits(output.out[7].to_bits() ^ 1),
             _ => {}
@@ -222,7 +226,7 @@ fn bench(notes: &Path) -> Isolated {
 /// Verifies tiles under the numbers 0, 1, ... and returns the status of those that fail.
 fn verified(bench: &mut Isolated, tiles: &[TileConfig]) -> Vec<Option<(Status, String)>> {
     let verify = |(number, tile): (usize, &TileConfig)| {
-        let result = bench.verify(number, &Parameters::of_tile(*tile)).unwrap();
+        let result = bench.verify(number, &Parameters::of_tile(*tile), On::Input).unwrap();
         result.err().map(|(failed, _)| (failed.status, failed.reason))
     };
     tiles.iter().enumerate().map(verify).collect()
@@ -294,6 +298,29 @@ fn a_loss_that_does_not_come_again_is_forgiven() {
     assert_eq!(verified(&mut bench, &tiles), [None, None]);
     assert_eq!(timed(&mut bench, &tiles, 3), [(3, None), (3, None)]);
     assert!(notes.path().join("unlucky").exists());
+}
+
+#[test]
+fn what_is_wrong_on_another_input_alone_is_found_there() {
+    let notes = tempfile::tempdir().unwrap();
+    let mut bench = bench(notes.path());
+    for (tile, right) in [(SOUND, true), (WRONG_AT_THE_END, false)] {
+        let parameters = Parameters::of_tile(tile);
+        assert!(bench.verify(0, &parameters, On::Input).unwrap().is_ok());
+        match bench.verify(0, &parameters, On::OtherInput).unwrap() {
+            Ok(_) => assert!(right, "{tile} passed"),
+            Err((failed, errors)) => {
+                assert!(!right && failed.status == Status::Incorrect, "{}", failed.reason);
+                assert!(
+                    failed.reason.contains("on 429 other tokens") && errors.is_some(),
+                    "{}",
+                    failed.reason
+                );
+            }
+        }
+        // The problem is still the one that was opened.
+        assert_eq!(timed(&mut bench, &[tile], 2), [(2, None)]);
+    }
 }
 
 #[test]

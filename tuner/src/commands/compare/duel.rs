@@ -4,7 +4,7 @@ use nabla_host::parameters::Parameters;
 
 use crate::{
     failure::Failure,
-    measure::{Bench, Failed, Item, Sample, Verified},
+    measure::{Bench, Failed, Item, On, Sample, Verified},
     worker::{Errors, Isolated},
 };
 
@@ -32,8 +32,9 @@ impl Bench for Duel {
         &mut self,
         number: usize,
         parameters: &Parameters,
+        on: On,
     ) -> Result<Result<Verified, (Failed, Option<Errors>)>, Failure> {
-        self.side(number).verify(number, parameters)
+        self.side(number).verify(number, parameters, on)
     }
 
     fn round(&mut self, order: &[Item]) -> Result<Vec<Result<Sample, Failed>>, Failure> {

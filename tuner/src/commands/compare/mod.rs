@@ -21,7 +21,7 @@ use self::{
 use crate::{
     cli::{BackendName, CompareArgs},
     failure::{Failure, Kind},
-    measure::{Bench, Clocks, Paired, Pairing},
+    measure::{Bench, Clocks, On, Paired, Pairing},
     output,
     stats::{Finding, Margin, Verdict},
     store::Store,
@@ -181,7 +181,7 @@ fn problem(duel: &mut Duel, target: &Target, seed: u64) -> Result<Compared, Fail
     let configs = [opened.default.clone(), duel.head.opened().default.clone()];
     let mut variants = Vec::new();
     for (number, (config, name)) in configs.iter().zip(["base", "head"]).enumerate() {
-        match duel.verify(number, config)? {
+        match duel.verify(number, config, On::Input)? {
             Ok(verified) => variants.push(verified.variant),
             Err((failed, _)) => {
                 compared.failed = Some(format!("{name}: {}: {}", failed.status.name(), failed.reason));

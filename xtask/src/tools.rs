@@ -97,7 +97,7 @@ impl Tool {
             ])
             .arg(format!("{}@{}", self.krate, self.version))
             // The tools publish with fat link-time optimisation: minutes of compiling for a check of one second.
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64");
         println!("{}", line_of(&command));

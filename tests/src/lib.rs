@@ -52,6 +52,10 @@ pub fn cpu(isa: Isa) -> CpuBackend {
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Names the program to test, where whoever runs the tests has built it: all of the workspace's tests at once build it with
+/// other features of what it depends on than a build of its own, which would compile half of the workspace again.
+const BUILT_PROGRAM: &str = "NABLA_TEST_PROGRAM";
+
 /// Returns a command of the freshly built `nabla` program, to which a GPU of this machine is invisible: without
 /// `--backend` it takes the CPU everywhere.
 ///
@@ -60,6 +64,9 @@ pub fn cpu(isa: Isa) -> CpuBackend {
 pub fn nabla() -> Command {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| {
+        if let Some(program) = std::env::var_os(BUILT_PROGRAM) {
+            return PathBuf::from(program);
+        }
         // The program belongs to another package: cargo is asked to bring it up to date rather than guessed at.
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--package", "nabla-tuner", "--message-format", "json"]);

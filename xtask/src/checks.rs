@@ -97,6 +97,10 @@ fn test(context: &Context) -> Outcome {
     // All binaries run even if one fails: one run shows every failing test.
     let mut command = cargo_in(&context.root);
     command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    // Built with the tests of its own package; the tests of the whole would else build it again.
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| context.root.join("target"), Into::into);
+    let program = target.join("debug").join(format!("nabla{}", std::env::consts::EXE_SUFFIX));
+    command.env("NABLA_TEST_PROGRAM", program);
     let result = run_reading(&mut command, |line| tally.add_line(line));
     if result.is_ok() && tally.is_empty() {
         return Outcome::Failed("cargo test reported no test that ran".to_owned());

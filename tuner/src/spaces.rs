@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use nabla_host::codegen::instances::{
-    Instance,
+    Arch, Instance,
     space::{Axes, Point, SPACES},
 };
 
@@ -60,6 +60,7 @@ pub(crate) fn gpu(name: &str, axes: Axes) -> SpaceSpec {
         polynomials,
         work,
     } = axes;
+    let hopper = kernels.iter().all(|kernel| kernel.arch() == Arch::Sm90a);
     let numbers = |name: &str, values: &[u32]| Axis::new(name, values.iter().map(|&value| i64::from(value)));
     let texts = |name: &str, values: Vec<&str>| Axis::new(name, values);
     SpaceSpec {
@@ -81,10 +82,12 @@ pub(crate) fn gpu(name: &str, axes: Axes) -> SpaceSpec {
             Some(instance) => instance.check().map_err(str::to_owned),
             None => Err("it is no kernel".to_owned()),
         })],
+        // What a device takes unless told otherwise: on Hopper two query tiles that share what a warpgroup loads for them.
         defaults: BTreeMap::from([
-            ("block_m".to_owned(), Value::Int(64)),
+            ("block_m".to_owned(), Value::Int(if hopper { 128 } else { 64 })),
             ("block_n".to_owned(), Value::Int(64)),
             ("head_dim".to_owned(), Value::Int(128)),
+            ("producer".to_owned(), Value::Bool(hopper)),
         ]),
         ..SpaceSpec::default()
     }

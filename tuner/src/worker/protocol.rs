@@ -12,7 +12,7 @@ use nabla_host::{
     parameters::{ParameterSpace, Parameters},
     verify::{Accuracy, Budget},
 };
-use nabla_reports::Status;
+use nabla_reports::{Identity, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Item, On};
@@ -295,4 +295,25 @@ pub(crate) enum Reply {
 pub(crate) fn config_of(parameters: &Parameters) -> BTreeMap<String, serde_json::Value> {
     let value = |value| serde_json::to_value(value).unwrap_or_default();
     parameters.0.iter().map(|(name, v)| (name.clone(), value(v))).collect()
+}
+
+impl Hello {
+    /// Returns the identity of a run on this worker.
+    pub(crate) fn identity(&self, space_hash: String, seed: u64) -> Identity {
+        Identity {
+            backend: self.backend.clone(),
+            device: self.device.clone(),
+            driver: self.driver.clone(),
+            isa: self.isa.clone(),
+            threads: self.threads,
+            platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+            toolchain: self.toolchain.clone(),
+            source_hash: self.sources.clone(),
+            git_commit: self.commit.clone(),
+            input: self.input.clone(),
+            input_hash: self.input_hash.clone(),
+            space_hash,
+            seed,
+        }
+    }
 }

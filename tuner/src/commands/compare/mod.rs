@@ -9,7 +9,7 @@ mod side;
 use std::{io::Write, path::Path, time::Duration};
 
 use comfy_table::{Table, presets};
-use nabla_reports::{Comparison, Identity, Protocol, RunHeader, SCHEMA_VERSION};
+use nabla_reports::{Comparison, Protocol, RunHeader, SCHEMA_VERSION};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -249,21 +249,7 @@ fn write(args: &CompareArgs, hello: &Hello, compared: &[Compared]) -> Result<(),
 }
 
 fn log(folder: &Path, args: &CompareArgs, hello: &Hello, compared: &[Compared]) -> Result<(), Failure> {
-    let identity = Identity {
-        backend: hello.backend.clone(),
-        device: hello.device.clone(),
-        driver: hello.driver.clone(),
-        isa: hello.isa.clone(),
-        threads: hello.threads,
-        platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-        toolchain: hello.toolchain.clone(),
-        source_hash: hello.sources.clone(),
-        git_commit: hello.commit.clone(),
-        input: hello.input.clone(),
-        input_hash: hello.input_hash.clone(),
-        space_hash: String::new(),
-        seed: args.input.seed,
-    };
+    let identity = hello.identity(String::new(), args.input.seed);
     let header = RunHeader {
         schema: SCHEMA_VERSION,
         nabla_version: env!("CARGO_PKG_VERSION").to_owned(),

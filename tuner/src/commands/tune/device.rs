@@ -228,21 +228,7 @@ fn identity(args: &TuneArgs, hello: &Hello, targets: &[Target], settings: &Setti
         settings.race.rounds,
         args.errors.error_rows
     );
-    Identity {
-        backend: hello.backend.clone(),
-        device: hello.device.clone(),
-        driver: hello.driver.clone(),
-        isa: hello.isa.clone(),
-        threads: hello.threads,
-        platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-        toolchain: hello.toolchain.clone(),
-        source_hash: hello.sources.clone(),
-        git_commit: hello.commit.clone(),
-        input: hello.input.clone(),
-        input_hash: hello.input_hash.clone(),
-        space_hash: provenance::short_hash(space.as_bytes()),
-        seed: args.input.seed,
-    }
+    hello.identity(provenance::short_hash(space.as_bytes()), args.input.seed)
 }
 
 fn header(args: &TuneArgs, command: Vec<String>, identity: &Identity, settings: &Settings) -> RunHeader {

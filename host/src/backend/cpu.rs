@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use nabla_kernels_cpu as kernels;
 use nabla_kernels_cpu::{AttentionArgs, BlockLists, Element, Executor, Isa, Shape, Tile};
 
-use super::{AttentionOutput, Backend, BackendError, DeviceIdentity, Orders, Pattern, Workspace};
+use super::{AttentionOutput, Backend, BackendError, DeviceIdentity, Orders, Pattern, Peaks, Workspace};
 use crate::{
     BlockMask, Dtype, Policy, Problem,
     parameters::{BLOCK_M, BLOCK_N, ParameterAxis, ParameterSpace, Parameters, Value},
@@ -163,6 +163,17 @@ fn elapsed_us(start: Instant) -> f64 {
 impl Backend for CpuBackend {
     fn device(&self) -> &DeviceIdentity {
         &self.device
+    }
+
+    fn peaks(&self) -> Peaks {
+        let (f32_gflops, bf16_gflops) = self.measure_peaks_gflops();
+        // What has no dot products of its own is multiplied as f32.
+        let bf16_gflops = bf16_gflops.unwrap_or(f32_gflops);
+        let gflops = [(Dtype::F32, f32_gflops), (Dtype::F16, f32_gflops), (Dtype::Bf16, bf16_gflops)];
+        Peaks {
+            tflops: gflops.map(|(dtype, gflops)| (dtype, gflops / 1e3)).to_vec(),
+            source: "multiply-adds measured on all threads before the run",
+        }
     }
 
     fn tiles(&self, _: &Problem) -> Vec<TileConfig> {

@@ -21,7 +21,7 @@ pub use kernel_backend::{
 pub use nabla_kernels_cpu::Isa;
 
 use crate::{
-    BlockMask, Policy, Problem,
+    BlockMask, Dtype, Policy, Problem,
     parameters::{ParameterSpace, Parameters},
     policy::PolicyError,
     tensor::Qkv,
@@ -151,10 +151,24 @@ pub struct AttentionOutput {
     pub lse: Vec<f32>,
 }
 
+/// What a device can do at best, as far as that is known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Peaks {
+    /// 10¹² FLOP/s of products, by the element type of the inputs.
+    pub tflops: Vec<(Dtype, f64)>,
+    /// Where the numbers come from, for people.
+    pub source: &'static str,
+}
+
 /// A device and its kernels.
 pub trait Backend {
     /// Returns what this backend runs on.
     fn device(&self) -> &DeviceIdentity;
+
+    /// Returns what the device can do; nothing where that is not known.
+    fn peaks(&self) -> Peaks {
+        Peaks::default()
+    }
 
     /// Lists the tiles worth trying on a problem; some may be ineligible for a given mask block.
     fn tiles(&self, problem: &Problem) -> Vec<TileConfig>;

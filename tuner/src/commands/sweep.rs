@@ -10,9 +10,14 @@ use std::{
 
 use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use nabla_host::{Policy, backend::Backend, provenance, tensor::Qkv};
+use nabla_host::{
+    Policy,
+    backend::{Backend, Peaks},
+    provenance,
+    tensor::Qkv,
+};
 use nabla_reports::{
-    Identity, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings,
+    Identity, Machine, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings,
     read_run, write_csv,
 };
 
@@ -222,8 +227,17 @@ fn header(args: &SweepArgs, command: Vec<String>, identity: &Identity, backend: 
             ),
         },
         warnings,
-        machine: None,
+        machine: machine(&backend.peaks()),
     }
+}
+
+/// What a device can do, as a header has it.
+fn machine(peaks: &Peaks) -> Option<Machine> {
+    (!peaks.tflops.is_empty()).then(|| Machine {
+        peak_tflops: peaks.tflops.iter().map(|(dtype, tflops)| (dtype.to_string(), *tflops)).collect(),
+        peak_source: peaks.source.to_owned(),
+        ..Machine::default()
+    })
 }
 
 fn default_folder() -> PathBuf {

@@ -30,7 +30,7 @@ pub(crate) enum On {
 }
 
 /// Why there is no result.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failed {
     /// The status of its row.
     pub(crate) status: Status,
@@ -48,7 +48,7 @@ pub(crate) struct Verified {
 }
 
 /// One timed launch.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     /// Time in microseconds.
     pub(crate) time_us: f64,

@@ -23,5 +23,5 @@ mod tests;
 pub(crate) use bench::{Bench, Failed, Item, On, Sample, Timed, Verified};
 pub(crate) use choose::{Finalist, ranked};
 pub(crate) use pairs::{Paired, Pairing};
-pub(crate) use race::Race;
+pub(crate) use race::{Race, Rounds};
 pub(crate) use series::{Clocks, MOST_MARKED, Series};

@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Bench, Clocks, Item, Series};
+use super::{Bench, Clocks, Item, Series, Timed};
 use crate::{failure::Failure, stats::Median};
 
 /// Rounds before anything may leave for being slow.
@@ -36,6 +36,15 @@ pub(crate) struct Racer {
     pub(crate) out: bool,
 }
 
+/// Keeps the rounds of a race until it is over.
+pub(crate) trait Rounds {
+    /// Returns what the race's next round gave before a kill, for each item of the order; `None` where it was not run.
+    fn earlier(&mut self, order: &[Item]) -> Option<Vec<Timed>>;
+
+    /// Keeps a round that was run.
+    fn keep(&mut self, order: &[Item], results: &[Timed]) -> Result<(), Failure>;
+}
+
 impl Race {
     /// Times items against each other: each live one once a round, in an order drawn afresh.
     ///
@@ -45,6 +54,7 @@ impl Race {
         self,
         bench: &mut dyn Bench,
         items: &[Item],
+        rounds: &mut dyn Rounds,
         clocks: &mut Clocks,
         rng: &mut ChaCha8Rng,
     ) -> Result<Vec<Racer>, Failure> {
@@ -54,7 +64,15 @@ impl Race {
         for round in 1..=self.rounds {
             live.shuffle(rng);
             let order: Vec<Item> = live.iter().map(|&racer| racers[racer].item).collect();
-            for (&racer, result) in live.iter().zip(bench.round(&order)?) {
+            let results = match rounds.earlier(&order) {
+                Some(results) => results,
+                None => {
+                    let results = bench.round(&order)?;
+                    rounds.keep(&order, &results)?;
+                    results
+                }
+            };
+            for (&racer, result) in live.iter().zip(results) {
                 racers[racer].series.push(result, clocks);
             }
             live.retain(|&racer| {

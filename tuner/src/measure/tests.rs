@@ -5,11 +5,25 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Clocks, Item, Paired, Pairing, Race,
+    Clocks, Item, Paired, Pairing, Race, Rounds, Timed,
     fake::{Fake, Fault},
     race::Racer,
 };
+use crate::failure::Failure;
 use crate::stats::{Margin, Verdict, simulated::Noise};
+
+/// Keeps nothing.
+struct Forgetful;
+
+impl Rounds for Forgetful {
+    fn earlier(&mut self, _: &[Item]) -> Option<Vec<Timed>> {
+        None
+    }
+
+    fn keep(&mut self, _: &[Item], _: &[Timed]) -> Result<(), Failure> {
+        Ok(())
+    }
+}
 
 fn candidates(n: usize) -> Vec<Item> {
     (0..n).map(Item::Candidate).collect()
@@ -18,7 +32,7 @@ fn candidates(n: usize) -> Vec<Item> {
 fn race(fake: &mut Fake, rounds: usize) -> Vec<Racer> {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let items = candidates(fake.times_us.len());
-    Race { rounds }.run(fake, &items, &mut Clocks::default(), &mut rng).unwrap()
+    Race { rounds }.run(fake, &items, &mut Forgetful, &mut Clocks::default(), &mut rng).unwrap()
 }
 
 fn runoff(fake: &mut Fake, floor: f64) -> Vec<Paired> {
@@ -70,7 +84,7 @@ fn a_clock_that_jumps_marks_samples_and_does_not_change_who_wins() {
     fake.clock = |launch| if launch % 5 == 0 { 0.5 } else { 1.0 };
     let (mut clocks, mut rng) = (Clocks::default(), ChaCha8Rng::seed_from_u64(2));
     let items = candidates(2);
-    let racers = Race { rounds: 30 }.run(&mut fake, &items, &mut clocks, &mut rng).unwrap();
+    let racers = Race { rounds: 30 }.run(&mut fake, &items, &mut Forgetful, &mut clocks, &mut rng).unwrap();
     for (racer, truth) in racers.iter().zip([1000.0, 950.0]) {
         let kept = racer.series.kept(&clocks);
         assert!(kept.marked > 0 && !kept.contended, "{kept:?}");
@@ -85,7 +99,8 @@ fn a_busy_device_makes_results_contended() {
     fake.busy = |launch| launch % 2 == 0;
     let mut clocks = Clocks::default();
     let mut rng = ChaCha8Rng::seed_from_u64(2);
-    let racers = Race { rounds: 12 }.run(&mut fake, &candidates(2), &mut clocks, &mut rng).unwrap();
+    let racers =
+        Race { rounds: 12 }.run(&mut fake, &candidates(2), &mut Forgetful, &mut clocks, &mut rng).unwrap();
     assert!(racers.iter().any(|racer| racer.series.kept(&clocks).contended));
     let paired = runoff(&mut fake, 0.0);
     assert!(paired[0].contended);

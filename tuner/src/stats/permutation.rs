@@ -22,27 +22,50 @@ pub(crate) fn sign_flip_p(values: &[f64], seed: u64) -> f64 {
     let ranks = mean_ranks(&order, values);
     let observed: f64 =
         order.iter().zip(&ranks).map(|(&i, rank)| rank * values[i].signum()).sum::<f64>().abs();
-    let sum = |signs: &mut dyn FnMut() -> bool| -> f64 {
-        ranks.iter().map(|rank| if signs() { *rank } else { -rank }).sum::<f64>().abs()
-    };
     // Sums of ranks are multiples of a half: what equals the observed must count.
     let reaches = |sum: f64| sum >= observed - 0.25;
+    let sums = SignedSums::new(&ranks);
     if n <= EXACT {
-        let patterns = 1u32 << n;
-        let extreme = (0..patterns).filter(|pattern| {
-            let mut bits = *pattern;
-            reaches(sum(&mut || {
-                let bit = bits & 1 == 1;
-                bits >>= 1;
-                bit
-            }))
-        });
-        return extreme.count() as f64 / f64::from(patterns);
+        let patterns = 1u64 << n;
+        let extreme = (0..patterns).filter(|pattern| reaches(sums.of(&[*pattern]).abs()));
+        return extreme.count() as f64 / patterns as f64;
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let extreme = (0..DRAWS).filter(|_| reaches(sum(&mut || rng.random()))).count();
+    let mut signs = vec![0u64; n.div_ceil(64)];
+    let extreme = (0..DRAWS).filter(|_| {
+        rng.fill(&mut signs[..]);
+        reaches(sums.of(&signs).abs())
+    });
+    let extreme = extreme.count();
     // The observed pattern is one of those that could have been drawn.
     (extreme as f64 + 1.0) / (f64::from(DRAWS) + 1.0)
+}
+
+/// Sums of ranks under patterns of signs: eight signs at a time, looked up.
+struct SignedSums {
+    /// For each eight ranks the sum under every pattern of their signs.
+    groups: Vec<[f64; 256]>,
+}
+
+impl SignedSums {
+    fn new(ranks: &[f64]) -> Self {
+        let of_group = |ranks: &[f64]| {
+            std::array::from_fn(|pattern| {
+                let signed = ranks.iter().enumerate().map(|(bit, rank)| match pattern >> bit & 1 {
+                    1 => *rank,
+                    _ => -rank,
+                });
+                signed.sum()
+            })
+        };
+        Self { groups: ranks.chunks(8).map(of_group).collect() }
+    }
+
+    /// Sums the ranks, rank `i` with a plus where bit `i % 64` of word `i / 64` is set.
+    fn of(&self, signs: &[u64]) -> f64 {
+        let bytes = signs.iter().flat_map(|word| word.to_le_bytes());
+        self.groups.iter().zip(bytes).map(|(sums, byte)| sums[usize::from(byte)]).sum()
+    }
 }
 
 /// Returns the rank of each value by size, from 1; equal sizes share their mean rank.

@@ -4,6 +4,7 @@
 //! plan     which problems, how much effort
 //! problem  one problem: search, run-off, the winner measured afresh
 //! builder  kernels compiled ahead in a process of their own
+//! journal  rounds of the race in flight
 //! row      records of trials and comparisons
 //! view     what a person or a script sees meanwhile
 //! ```
@@ -11,6 +12,7 @@
 //! Strategies know points and costs, benches know kernels; only this module knows both.
 
 mod builder;
+mod journal;
 mod plan;
 mod problem;
 mod row;
@@ -19,6 +21,7 @@ mod tests;
 mod view;
 
 pub(crate) use builder::Builder;
+pub(crate) use journal::Journal;
 pub(crate) use plan::{Settings, targets, targets_of};
 pub(crate) use problem::{Earlier, Tuned, Tuner};
 pub(crate) use row::{Subject, comparison_row};

@@ -15,6 +15,10 @@ use crate::{
 
 /// Configurations that race at once. They, and no others, are lost with a kill.
 const BATCH: usize = 4;
+/// Configurations that race at once where every one is tried.
+const ALL_AT_ONCE: usize = 128;
+/// The strategy that tries every one.
+const EXHAUSTIVE: &str = "exhaustive";
 /// Configurations tried at least, however small their share.
 const LEAST_TRIED: usize = 16;
 
@@ -49,7 +53,7 @@ impl Settings {
         };
         let strategy = match (&args.strategy[..], args.effort) {
             ([name], _) => name.clone(),
-            ([], Effort::Exhaustive) => "exhaustive".to_owned(),
+            ([], Effort::Exhaustive) => EXHAUSTIVE.to_owned(),
             ([], _) => strategy::DEFAULT.to_owned(),
             (names, _) => {
                 let message =
@@ -63,13 +67,14 @@ impl Settings {
             return Err(Failure::new(Kind::Usage, message));
         }
         Ok(Self {
-            strategy,
             share,
             evaluations: args.evaluations.map(|n| n as usize),
             budget: args
                 .budget_seconds
                 .map(|seconds| Duration::from_secs(u64::from(seconds)) / problems.max(1) as u32),
-            batch: BATCH,
+            // Where nothing depends on outcomes, all race each other: times of a whole recording are then of the same rounds.
+            batch: if strategy == EXHAUSTIVE { ALL_AT_ONCE } else { BATCH },
+            strategy,
             race: Race { rounds },
             seed: args.input.seed,
             jobs: args.jobs,

@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Builder, Settings, View,
+    Builder, Journal, Settings, View,
     row::{Besides, Subject, Trial},
 };
 use crate::{
@@ -44,6 +44,8 @@ pub(crate) struct Tuner<'a> {
     pub(crate) settings: &'a Settings,
     /// Where trials go.
     pub(crate) store: &'a mut Store,
+    /// Where rounds of the race in flight go.
+    pub(crate) journal: &'a mut Journal,
     /// Who watches.
     pub(crate) view: &'a View,
     /// What compiles ahead, where kernels are compiled.
@@ -376,7 +378,9 @@ impl Run<'_, '_> {
                 items.push(Item::Candidate(best));
             }
         }
-        let racers = self.tuner.settings.race.run(self.bench, &items, &mut self.clocks, &mut self.rng)?;
+        let mut rounds = self.tuner.journal.race(self.subject.name(), &self.configs);
+        let race = self.tuner.settings.race;
+        let racers = race.run(self.bench, &items, &mut rounds, &mut self.clocks, &mut self.rng)?;
         for (number, racer) in racing.into_iter().zip(racers) {
             let Some(candidate) = self.tried.get_mut(&number) else { continue };
             let time = racer.series.best_known(&self.clocks).map(|m| m.median);
@@ -385,7 +389,7 @@ impl Run<'_, '_> {
             let verified = verified.as_ref().map_err(|(failed, errors)| (failed, errors.as_ref()));
             self.record(number, evaluation, Stage::Search, verified, &racer.series)?;
         }
-        Ok(())
+        self.tuner.journal.clear()
     }
 
     /// Takes a trial from an earlier part of the run.

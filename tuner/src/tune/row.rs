@@ -3,6 +3,7 @@
 use nabla_host::{Policy, Problem, parameters::Parameters, variant::TileConfig};
 use nabla_reports::{Comparison, Identity, Record, Stage, Status, Tuning, Verdict as Word};
 
+use super::name_of;
 use crate::{
     measure::{Clocks, Failed, Series, Verified},
     stats::{Finding, Verdict},
@@ -23,6 +24,13 @@ pub(crate) struct Subject<'a> {
     pub(crate) opened: &'a Opened,
     /// Name of the strategy.
     pub(crate) strategy: &'a str,
+}
+
+impl Subject<'_> {
+    /// Returns the problem's name for people.
+    pub(crate) fn name(&self) -> String {
+        name_of(self.target, self.opened.problem.seqlen_q)
+    }
 }
 
 /// One trial on its way into the log.

@@ -1,23 +1,26 @@
 //! Whole tuning runs on a planted device.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use nabla_host::{
     Dtype, Problem,
     parameters::{ParameterAxis, ParameterSpace, Parameters, Value},
     profile::{Device, Standing},
 };
-use nabla_reports::{Identity, Protocol, Record, RunHeader, SCHEMA_VERSION, Stage, Status, read_run};
+use nabla_reports::{
+    Identity, Protocol, RECORDS_FILE, Record, RunHeader, SCHEMA_VERSION, Stage, Status, read_run,
+};
 
-use super::{Earlier, Settings, Subject, Tuned, Tuner, View, problem::config_in};
+use super::{Earlier, Journal, Settings, Subject, Tuned, Tuner, View, problem::config_in};
 use crate::{
+    failure::Failure,
     measure::{
-        Race,
+        Bench, Failed, Item, On, Race, Timed, Verified,
         fake::{Fake, Fault},
     },
     stats::simulated::Noise,
     store::Store,
-    worker::{Opened, Target},
+    worker::{Errors, Opened, Target},
 };
 
 const CONFIGS: usize = 40;
@@ -108,8 +111,19 @@ struct Ran {
 }
 
 fn tune(fake: &mut Fake, settings: &Settings, earlier: &Earlier) -> Ran {
-    let folder = tempfile::tempdir().unwrap();
-    let mut store = Store::create(folder.path(), &header()).unwrap();
+    tune_in(tempfile::tempdir().unwrap().path(), fake, settings, earlier).unwrap()
+}
+
+fn tune_in(
+    folder: &Path,
+    bench: &mut dyn Bench,
+    settings: &Settings,
+    earlier: &Earlier,
+) -> Result<Ran, Failure> {
+    let mut store = match folder.join(RECORDS_FILE).exists() {
+        true => Store::resume(folder, &identity())?.0,
+        false => Store::create(folder, &header())?,
+    };
     let view = View::new(true, 1);
     let target = Target { frames: None, policy: "nabla-0.5".into(), block: Some(64) };
     let (opened, identity) = (opened(), identity());
@@ -122,11 +136,12 @@ fn tune(fake: &mut Fake, settings: &Settings, earlier: &Earlier) -> Ran {
     };
     let device =
         Device { backend: "cpu".into(), model: "test".into(), architecture: "any".into(), threads: Some(2) };
-    let mut tuner = Tuner { settings, store: &mut store, view: &view, builder: None };
-    let tuned = tuner.tune(fake, subject, &device, &[], earlier).unwrap();
-    tuned.iter().for_each(|tuned| tuner.finish(tuned).unwrap());
-    let run = read_run(folder.path()).unwrap();
-    Ran { tuned, records: run.records, comparisons: run.comparisons.len() }
+    let mut journal = Journal::open(folder)?;
+    let mut tuner = Tuner { settings, store: &mut store, journal: &mut journal, view: &view, builder: None };
+    let tuned = tuner.tune(bench, subject, &device, &[], earlier)?;
+    tuned.iter().try_for_each(|tuned| tuner.finish(tuned))?;
+    let run = read_run(folder)?;
+    Ok(Ran { tuned, records: run.records, comparisons: run.comparisons.len() })
 }
 
 /// True times: the default 1,000 µs, the others around it, scattered by a hash of their number.
@@ -270,6 +285,54 @@ fn a_continued_run_measures_nothing_twice_and_comes_to_the_same() {
     assert!(kept.iter().all(|record| !again.contains(&config_in(record))));
     let configs = |ran: &Ran| ran.tuned.as_ref().map(|tuned| tuned.entry.config.clone());
     assert_eq!(configs(&first), configs(&second));
+}
+
+/// A bench that is killed after so many rounds.
+struct Killed {
+    inner: Fake,
+    rounds: usize,
+}
+
+impl Bench for Killed {
+    fn verify(
+        &mut self,
+        number: usize,
+        parameters: &Parameters,
+        on: On,
+    ) -> Result<Result<Verified, (Failed, Option<Errors>)>, Failure> {
+        self.inner.verify(number, parameters, on)
+    }
+
+    fn round(&mut self, order: &[Item]) -> Result<Vec<Timed>, Failure> {
+        self.rounds = self.rounds.checked_sub(1).ok_or_else(Failure::interrupted)?;
+        self.inner.round(order)
+    }
+
+    fn renew(&mut self) -> Result<(), Failure> {
+        self.inner.renew()
+    }
+}
+
+#[test]
+fn a_race_that_was_killed_goes_on_where_it_was() {
+    let times = planted(3, 0.2);
+    let settings = settings("exhaustive", CONFIGS, 3);
+    let settings = Settings { batch: 8, ..settings };
+    let whole_folder = tempfile::tempdir().unwrap();
+    let mut whole = Fake::new(&times, Noise::none(3));
+    let first = tune_in(whole_folder.path(), &mut whole, &settings, &Earlier::default()).unwrap();
+
+    // Before the search: 7 rounds of what stands beside it, 16 blocks of the noise floor.
+    let before = 7 + 16;
+    let folder = tempfile::tempdir().unwrap();
+    let mut killed = Killed { inner: Fake::new(&times, Noise::none(3)), rounds: before + 5 };
+    assert!(tune_in(folder.path(), &mut killed, &settings, &Earlier::default()).is_err());
+    let mut rest = Fake::new(&times, Noise::none(3));
+    let second = tune_in(folder.path(), &mut rest, &settings, &Earlier::default()).unwrap();
+    let in_race = killed.inner.launches - before * 4;
+    assert!(in_race >= 8 * 3, "{in_race}");
+    assert_eq!(rest.launches, whole.launches - in_race, "the rounds before the kill are not run again");
+    assert_eq!(second.records.len(), first.records.len());
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl View {
     pub(super) fn start(&self, subject: &Subject<'_>, space: usize, evaluations: usize) {
         let mut state = self.state.borrow_mut();
         state.problem += 1;
-        state.name = name_of(subject.target, subject.opened.problem.seqlen_q);
+        state.name = subject.name();
         state.best = None;
         state.failures.clear();
         self.bar.set_prefix(format!("{}/{} {}", state.problem, state.problems, state.name));
@@ -129,7 +129,7 @@ impl View {
 
     /// Tells that a problem cannot be tuned, since its default does not work.
     pub(super) fn no_default(&self, subject: &Subject<'_>, reason: &str) {
-        let name = name_of(subject.target, subject.opened.problem.seqlen_q);
+        let name = subject.name();
         self.bar.suspend(|| anstream::eprintln!("{name}: the default configuration does not work: {reason}"));
         self.event(&json!({"event": "no_default", "target": subject.target, "reason": reason}));
     }

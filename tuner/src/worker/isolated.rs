@@ -129,7 +129,7 @@ impl Isolated {
         &self.opened
     }
 
-    /// Returns the microseconds that workers have spent loading, verifying and launching.
+    /// Returns the microseconds that workers have spent loading, verifying, and launching with the conditions of each launch.
     pub(crate) fn work_us(&self) -> f64 {
         self.work_us
     }
@@ -185,8 +185,9 @@ impl Isolated {
         let mut loss = worker.ask(&request).err().map(Loss::Gone);
         while loss.is_none() && results.len() < order.len() {
             match worker.reply(patience) {
-                Ok(Reply::Sample { time_us, conditions }) => {
-                    work_us += time_us;
+                Ok(Reply::Sample { time_us, conditions, work_us: spent_us }) => {
+                    // Another build's worker may not say.
+                    work_us += spent_us.max(time_us);
                     results.push(Ok(Sample { time_us, conditions }));
                 }
                 Ok(Reply::Failed { lost: true, reason, .. }) => loss = Some(Loss::Device(reason)),

@@ -263,6 +263,9 @@ pub(crate) enum Reply {
         /// What went on meanwhile.
         #[serde(default)]
         conditions: Conditions,
+        /// Microseconds spent on it, the launch's host side and the reading of the conditions included.
+        #[serde(default)]
+        work_us: f64,
     },
     /// A kernel was built, or not.
     Built(Build),

@@ -172,10 +172,15 @@ impl<'a> Server<'a> {
                 send(replies, &reply)?;
             }
             Request::Round { order } => {
+                let mut from = Instant::now();
                 self.watch.look_around();
                 for item in order {
-                    let reply = self.sample(item);
+                    let mut reply = self.sample(item);
+                    if let Reply::Sample { work_us, .. } = &mut reply {
+                        *work_us = from.elapsed().as_secs_f64() * 1e6;
+                    }
                     send(replies, &reply)?;
+                    from = Instant::now();
                 }
             }
             Request::Build { configs, jobs } => self.build(&configs, jobs, replies)?,
@@ -337,7 +342,9 @@ impl<'a> Server<'a> {
             WireItem::Reorder => open.workspace.time_reorder(),
         };
         match timed {
-            Ok(time_us) if time_us.is_finite() => Reply::Sample { time_us, conditions: self.watch.after() },
+            Ok(time_us) if time_us.is_finite() => {
+                Reply::Sample { time_us, conditions: self.watch.after(), work_us: 0.0 }
+            }
             Ok(_) => failed(Status::LaunchError, "the device tells no time".to_owned()),
             Err(error) => of_backend(&error),
         }

@@ -1,7 +1,7 @@
 //! `nabla compare`: whether a change made anything slower, decided on this machine and now.
 //!
 //! Two builds take turns, pair by pair; no stored time takes part. Only what is slower and slower again in fresh processes
-//! is a failure.
+//! is a failure; what is faster has to be so twice as well.
 
 mod duel;
 mod side;
@@ -40,7 +40,7 @@ struct Compared {
     problem: String,
     /// Noise floor of base against itself, as a ratio's distance from 1.
     noise_floor: f64,
-    /// The comparison, and the repetition in fresh processes where the first found head slower.
+    /// The comparison, and the repetition in fresh processes where the first found a difference.
     comparisons: Vec<Comparison>,
     /// Whether too many samples were taken while something else used the machine.
     contended: bool,
@@ -53,8 +53,16 @@ struct Compared {
 impl Compared {
     /// Says whether head is slower, and again when asked afresh.
     fn is_slower(&self) -> bool {
-        self.comparisons.len() > 1
-            && self.comparisons.iter().all(|line| line.verdict == nabla_reports::record::Verdict::Slower)
+        self.is_twice(nabla_reports::record::Verdict::Slower)
+    }
+
+    fn is_twice(&self, verdict: nabla_reports::record::Verdict) -> bool {
+        self.comparisons.len() > 1 && self.comparisons.iter().all(|line| line.verdict == verdict)
+    }
+
+    /// Says whether they differ, and again when asked afresh.
+    fn differs(&self) -> bool {
+        self.is_slower() || self.is_twice(nabla_reports::record::Verdict::Faster)
     }
 }
 
@@ -98,7 +106,7 @@ fn against_itself(args: &CompareArgs, base: &Side, times: u32) -> Result<(), Fai
             comparisons += 1;
             contended += u32::from(compared.contended);
             counts[first.verdict as usize] += 1;
-            confirmed += u32::from(compared.is_slower());
+            confirmed += u32::from(compared.differs());
             anstream::eprintln!(
                 "{}/{times} {}: {} {:.4} [{:.4}, {:.4}], margin {}",
                 time + 1,
@@ -205,10 +213,10 @@ fn problem(duel: &mut Duel, target: &Target, seed: u64) -> Result<Compared, Fail
         };
         compared.contended |= contended;
         compared.comparisons.push(line(duel, target, &variants, finding, stage));
-        if finding.verdict != Verdict::Slower {
+        if !matches!(finding.verdict, Verdict::Slower | Verdict::Faster) {
             break;
         }
-        // Slower: once more, with nothing left of these processes.
+        // A difference may be that of two processes, by where their memory came to lie: once more, with nothing left of them.
         duel.renew()?;
     }
     Ok(compared)

@@ -24,7 +24,7 @@ use crate::{
     output,
     store::Store,
     sweep::now,
-    tune::{Builder, Earlier, Settings, Subject, Tuned, Tuner, View, name_of, standing, targets},
+    tune::{Builder, Earlier, Journal, Settings, Subject, Tuned, Tuner, View, name_of, standing, targets},
     worker::{Hello, Isolated, Limits, Opened, Target, Worker, watch_for_interrupts},
 };
 
@@ -78,6 +78,7 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
     let settings = Settings::new(args, targets.len())?;
     let identity = identity(args, &hello, &targets, &settings);
     let (folder, mut store, done) = open_log(args, command, &identity, &settings, resume)?;
+    let mut journal = Journal::open(&folder)?;
     let profile_path = folder.join(PROFILE);
     let mut profile = if profile_path.is_file() { Profile::read(&profile_path)? } else { Profile::default() };
     let known = args.profile.as_deref().map(Profile::read).transpose()?.unwrap_or_default();
@@ -91,7 +92,8 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
     let view = View::new(args.json, targets.len());
     let compiles = hello.backend != "cpu";
     let builder = compiles.then(|| Builder::new(start.clone(), args.jobs));
-    let mut tuner = Tuner { settings: &settings, store: &mut store, view: &view, builder };
+    let mut tuner =
+        Tuner { settings: &settings, store: &mut store, journal: &mut journal, view: &view, builder };
     let limits = Limits { verify: VERIFY, launch: Duration::from_secs(u64::from(args.launch_timeout)) };
     let mut bench: Option<Isolated> = None;
     let mut results: Vec<(Target, Opened, Tuned)> = Vec::new();
@@ -136,6 +138,7 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
             None => untunable += 1,
         }
     }
+    journal.remove();
     let seconds = started.elapsed().as_secs_f64();
     let (work_us, lost) = bench.as_ref().map_or((0.0, 0), |b| (b.work_us(), b.lost_workers()));
     let overhead = (1.0 - work_us / 1e6 / seconds).max(0.0);

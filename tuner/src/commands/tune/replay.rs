@@ -97,6 +97,14 @@ fn print(recording: &Recording, curves: &[(&str, Curve)]) -> Result<(), Failure>
     if let Some((point, _)) = recording.optimum() {
         writeln!(out, "optimum: {}", recording.space.describe(point))?;
     }
+    if let Some(default) = recording.default {
+        writeln!(
+            out,
+            "each search starts from the default, as tuning does: {}, at {:.3} of the optimum",
+            recording.space.describe(default),
+            recording.fraction(default)
+        )?;
+    }
     let marks = Curve::MARKS.map(|mark| format!("to {:.0} %", mark * 100.0));
     let shares = SHARES.map(|share| format!("at {:.0} % of points", share * 100.0));
     let mut table = Table::new();

@@ -31,6 +31,8 @@ pub(crate) struct Recording {
     pub(crate) name: String,
     /// Its points.
     pub(crate) space: Arc<Space>,
+    /// What a search starts from, where the recording says: the configuration of whoever chooses none.
+    pub(crate) default: Option<PointId>,
     outcomes: Vec<Outcome>,
     best: f64,
 }
@@ -62,7 +64,13 @@ impl Recording {
                 space.len()
             ));
         }
-        Ok(Self { name, space: Arc::new(space), outcomes: by_point, best })
+        Ok(Self { name, space: Arc::new(space), default: None, outcomes: by_point, best })
+    }
+
+    /// Says which values are those of the default.
+    pub(crate) fn with_default(mut self, names: &[String], values: &[Value]) -> Self {
+        self.default = self.space.find(names.iter().map(String::as_str).zip(values));
+        self
     }
 
     /// Returns how many evaluations of points drawn evenly reach a fraction of the optimum in half of all cases:
@@ -86,6 +94,11 @@ impl Recording {
         costs.min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
+    /// Returns the fraction of the optimum that a point reaches, 0 for one that failed.
+    pub(crate) fn fraction(&self, point: PointId) -> f64 {
+        cost(&self.outcomes[point.index()]).map_or(0.0, |cost| self.best / cost)
+    }
+
     /// Returns the share of points that failed.
     pub(crate) fn failed_share(&self) -> f64 {
         let failed = self.outcomes.iter().filter(|outcome| cost(outcome).is_none()).count();
@@ -101,7 +114,8 @@ fn cost(outcome: &Outcome) -> Option<f64> {
 }
 
 /// Lets a strategy evaluate up to `budget` points, one at a time, and returns after each the fraction of the optimum
-/// reached: cost of the best point there is over cost of the best found, 0 while none is found.
+/// reached: cost of the best point there is over cost of the best found, 0 while none is found. It starts from the
+/// recording's default, if there is one, as tuning does.
 ///
 /// # Errors
 /// When there is no strategy of that name.
@@ -111,7 +125,8 @@ pub(crate) fn simulate(
     budget: usize,
     seed: u64,
 ) -> Result<Vec<f64>, UnknownStrategy> {
-    let setup = Setup { budget: Some(budget), ..Setup::new(Arc::clone(&recording.space), seed) };
+    let seeds = recording.default.into_iter().collect();
+    let setup = Setup { budget: Some(budget), seeds, ..Setup::new(Arc::clone(&recording.space), seed) };
     Ok(run(recording, &mut *build(strategy, setup)?, budget))
 }
 

@@ -81,7 +81,14 @@ pub(super) fn recordings(records: &[Record]) -> Result<Vec<Recording>, String> {
             (values(record, &axes), cost.map_or(Outcome::Failed, Outcome::Cost))
         });
         // A problem of which everything failed has no optimum to search for.
-        recordings.extend(Recording::new(name, &axes, rows.collect()));
+        let Ok(recording) = Recording::new(name, &axes, rows.collect()) else { continue };
+        // Tuning tries the default first.
+        let is_default = |r: &&&Record| r.tuning.as_ref().is_some_and(|tuning| tuning.evaluation == 1);
+        let default = records.iter().find(is_default).map(|record| values(record, &axes));
+        recordings.push(match default {
+            Some(default) => recording.with_default(&axes, &default),
+            None => recording,
+        });
     }
     if recordings.is_empty() {
         return Err("expected a problem that was run in more than one way, got none; sweep tiles or blocks"

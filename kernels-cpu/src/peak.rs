@@ -1,4 +1,4 @@
-//! Arithmetic peak of this machine, measured: the ceiling the kernels are judged by.
+//! Peaks of this machine, measured: the ceilings the kernels are judged by.
 
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -94,9 +94,41 @@ pub fn bf16_dot_peak_gflops(executor: &Executor) -> Option<f64> {
     (executor.isa() == Isa::Avx512Bf16).then(|| spin::<true>(executor))
 }
 
+/// Bytes copied in a round, all threads together: many times what caches hold.
+const COPIED: usize = 256 << 20;
+/// Least bytes of a thread's share.
+const LEAST_SHARE: usize = 8 << 20;
+
+/// Measures how fast all threads of `executor` copy memory, in 10⁹ byte/s, bytes read and bytes written both counted;
+/// takes some tenths of a second and half a gigabyte.
+pub fn copy_bandwidth_gb_per_s(executor: &Executor) -> f64 {
+    let share = (COPIED / executor.threads()).max(LEAST_SHARE);
+    // Bytes that are not zero: pages of zeros may be one page.
+    let buffers: Vec<Mutex<(Vec<u8>, Vec<u8>)>> =
+        (0..executor.threads()).map(|_| Mutex::new((vec![1; share], vec![2; share]))).collect();
+    let round = || {
+        let start = Instant::now();
+        executor.run(|thread| {
+            let mut buffers = buffers[thread].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let (from, to) = &mut *buffers;
+            to.copy_from_slice(black_box(from));
+            black_box(to);
+        });
+        2.0 * (share * executor.threads()) as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..ROUNDS).map(|_| round()).fold(0.0, f64::max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_copied_at_some_rate() {
+        let executor = Executor::new(2, Isa::detect(), false).unwrap();
+        let rate = copy_bandwidth_gb_per_s(&executor);
+        assert!(rate > 0.05 && rate < 1e5, "{rate}");
+    }
 
     #[test]
     fn peaks_are_positive_and_dot_products_only_exist_with_bf16() {

@@ -6,6 +6,8 @@ mod cli;
 mod commands;
 mod failure;
 mod input;
+mod lock;
+mod machine;
 mod measure;
 mod output;
 mod search;

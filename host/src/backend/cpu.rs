@@ -172,7 +172,8 @@ impl Backend for CpuBackend {
         let gflops = [(Dtype::F32, f32_gflops), (Dtype::F16, f32_gflops), (Dtype::Bf16, bf16_gflops)];
         Peaks {
             tflops: gflops.map(|(dtype, gflops)| (dtype, gflops / 1e3)).to_vec(),
-            source: "multiply-adds measured on all threads before the run",
+            memory_gb_per_s: Some(kernels::peak::copy_bandwidth_gb_per_s(&self.executor)),
+            source: "multiply-adds and a copy measured on all threads before the run",
         }
     }
 

@@ -113,32 +113,42 @@ impl Default for EmulatorOptions {
 /// # Errors
 /// When the folder of kernels cannot be used.
 pub fn emulator_backend(options: &EmulatorOptions) -> Result<Box<dyn KernelBackend>, BackendError> {
-    let usual = Options::default();
-    let run = Options {
-        completion: if options.eager { Completion::Eager } else { Completion::Late },
-        races: options.races,
-        numerics: if options.chip_numerics { options.arch.numerics() } else { Numerics::Fast },
-        seed: options.schedule_seed.unwrap_or(0),
-        schedule_seed: options.schedule_seed,
-        instruction_budget: options.instruction_budget.unwrap_or(usual.instruction_budget),
-        ..usual
-    };
-    let device = EmulatedGpu {
-        memory: RefCell::default(),
-        limits: options.arch.limits(),
-        options: run,
-        counts: RefCell::default(),
-    };
-    let identity = DeviceIdentity {
-        backend: NAME,
-        name: device.limits.name.clone(),
-        driver: None,
-        isa: options.arch.name().to_owned(),
-        threads: None,
-    };
-    match DeviceBackend::new(device, identity, options.kernel_cache.as_deref()) {
+    let device = EmulatedGpu::new(options);
+    let name = device.limits.name.clone();
+    match device.into_backend(name, options) {
         Ok(backend) => Ok(Box::new(backend)),
         Err(error) => Err(error.during(NAME, "starting the emulator")),
+    }
+}
+
+impl EmulatedGpu {
+    fn new(options: &EmulatorOptions) -> Self {
+        let usual = Options::default();
+        let run = Options {
+            completion: if options.eager { Completion::Eager } else { Completion::Late },
+            races: options.races,
+            numerics: if options.chip_numerics { options.arch.numerics() } else { Numerics::Fast },
+            seed: options.schedule_seed.unwrap_or(0),
+            schedule_seed: options.schedule_seed,
+            instruction_budget: options.instruction_budget.unwrap_or(usual.instruction_budget),
+            ..usual
+        };
+        Self {
+            memory: RefCell::default(),
+            limits: options.arch.limits(),
+            options: run,
+            counts: RefCell::default(),
+        }
+    }
+
+    fn into_backend(
+        self,
+        name: String,
+        options: &EmulatorOptions,
+    ) -> Result<DeviceBackend<Self>, DeviceError> {
+        let isa = options.arch.name().to_owned();
+        let identity = DeviceIdentity { backend: NAME, name, driver: None, isa, threads: None };
+        DeviceBackend::new(self, identity, options.kernel_cache.as_deref())
     }
 }
 
@@ -282,5 +292,56 @@ impl Memory for EmulatedMemory {
 impl Drop for EmulatedMemory {
     fn drop(&mut self) {
         self.device.memory.borrow_mut().free(self.start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        BlockMask, Dtype, Problem,
+        backend::{Backend as _, Pattern},
+        token_order::BlockLayout,
+    };
+
+    fn named(name: &str) -> DeviceBackend<EmulatedGpu> {
+        let folder = std::env::temp_dir().join("nabla-no-kernels");
+        let options = EmulatorOptions {
+            arch: EmulatedArch::Sm90a,
+            kernel_cache: Some(folder),
+            ..EmulatorOptions::default()
+        };
+        EmulatedGpu::new(&options).into_backend(name.to_owned(), &options).unwrap()
+    }
+
+    #[test]
+    fn a_known_gpu_has_peaks_and_an_expectation_of_every_kernel() {
+        let problem = Problem {
+            batch: 1,
+            heads: 8,
+            seqlen_q: 8192,
+            seqlen_k: 8192,
+            head_dim: 128,
+            dtype: Dtype::Bf16,
+            softmax_scale: 0.1,
+            grid: None,
+        };
+        let layout = std::sync::Arc::new(BlockLayout::linear(8192, 64).unwrap());
+        let mask = BlockMask::from_fn(8, layout.clone(), layout, |_, i, j| (i + j) % 4 == 0);
+        let pattern = Pattern::Mask(std::sync::Arc::new(mask));
+        let known = named("NVIDIA H100 80GB HBM3");
+        let space = known.space(&problem, Some(crate::variant::MaskBlock::square(64))).configurations;
+        assert!(space.len() > 10, "{}", space.len());
+        let expected = known.expected_seconds(&problem, &pattern, &space).unwrap();
+        assert_eq!(expected.len(), space.len());
+        let finite: Vec<f64> = expected.into_iter().filter(|seconds| seconds.is_finite()).collect();
+        assert!(finite.len() * 10 >= space.len() * 9, "{} of {}", finite.len(), space.len());
+        let (least, most) = finite.iter().fold((f64::INFINITY, 0f64), |(l, m), s| (l.min(*s), m.max(*s)));
+        assert!(least > 1e-6 && most < 1e-1 && most > 1.1 * least, "{least} {most}");
+        assert_eq!(known.peaks().tflops.len(), 2);
+
+        let unknown = named("another GPU");
+        assert_eq!(unknown.expected_seconds(&problem, &pattern, &space), None);
+        assert_eq!(unknown.peaks(), crate::backend::Peaks::default());
     }
 }

@@ -156,6 +156,8 @@ pub struct AttentionOutput {
 pub struct Peaks {
     /// 10¹² FLOP/s of products, by the element type of the inputs.
     pub tflops: Vec<(Dtype, f64)>,
+    /// 10⁹ byte/s from and to memory.
+    pub memory_gb_per_s: Option<f64>,
     /// Where the numbers come from, for people.
     pub source: &'static str,
 }
@@ -168,6 +170,18 @@ pub trait Backend {
     /// Returns what the device can do; nothing where that is not known.
     fn peaks(&self) -> Peaks {
         Peaks::default()
+    }
+
+    /// Returns how long launches of configurations are expected to take, in seconds, by a model and before anything is
+    /// compiled; not a number for one the model does not cover. `None` where there is no model of the device.
+    fn expected_seconds(
+        &self,
+        problem: &Problem,
+        pattern: &Pattern,
+        configurations: &[Parameters],
+    ) -> Option<Vec<f64>> {
+        let _ = (problem, pattern, configurations);
+        None
     }
 
     /// Lists the tiles worth trying on a problem; some may be ineligible for a given mask block.

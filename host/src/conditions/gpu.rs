@@ -36,6 +36,30 @@ impl GpuWatch {
     }
 }
 
+/// Returns the identity that a device has for good.
+pub(super) fn uuid(name: &str, ordinal: usize) -> Option<String> {
+    let (nvml, index) = find(name, ordinal)?;
+    nvml.device_by_index(index).ok()?.uuid().ok()
+}
+
+/// Describes the clocks of a device: now, at most, and its power limit.
+pub(super) fn clocks(name: &str, ordinal: usize) -> Option<String> {
+    let (nvml, index) = find(name, ordinal)?;
+    let device = nvml.device_by_index(index).ok()?;
+    let mhz = |of: Clock| device.clock_info(of).ok();
+    let mut text = format!("multiprocessors {} MHz", mhz(Clock::SM)?);
+    if let Ok(most) = device.max_clock_info(Clock::SM) {
+        text += &format!(" of at most {most} MHz");
+    }
+    if let Some(memory) = mhz(Clock::Memory) {
+        text += &format!(", memory {memory} MHz");
+    }
+    if let Ok(milliwatts) = device.enforced_power_limit() {
+        text += &format!(", power limit {:.0} W", f64::from(milliwatts) / 1e3);
+    }
+    Some(text + ", before the run")
+}
+
 /// Finds the number NVML has for a device of the driver. The driver's order is its own: a device of another name is not
 /// the one that is measured, and wrong readings are worse than none.
 fn find(name: &str, ordinal: usize) -> Option<(Nvml, u32)> {

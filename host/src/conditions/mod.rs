@@ -79,6 +79,21 @@ impl Watch {
     }
 }
 
+/// Returns what tells a GPU, number `ordinal` of its driver, from every other of the machine: its identity by NVML, else
+/// its name and number.
+pub fn device_key(name: &str, ordinal: usize) -> String {
+    gpu::uuid(name, ordinal).unwrap_or_else(|| format!("{name} {ordinal}"))
+}
+
+/// Describes the clocks of a device now, number `ordinal` for a GPU, and what bounds them, for people.
+pub fn clocks(device: &DeviceIdentity, ordinal: usize) -> Option<String> {
+    match device.backend {
+        "cpu" => Some(cpu::clock()),
+        "cuda" => gpu::clocks(&device.name, ordinal),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

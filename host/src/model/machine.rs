@@ -86,6 +86,13 @@ impl Machine {
         MACHINES.into_iter().find(|machine| machine.name.eq_ignore_ascii_case(name))
     }
 
+    /// Finds the machine that a driver's name of a device means, such as `NVIDIA H100 80GB HBM3`; those of another clock
+    /// or size of the same model are taken for it.
+    pub fn of_device(name: &str) -> Option<Self> {
+        let model = |machine: &Machine| machine.name.split(' ').next().unwrap_or(machine.name);
+        MACHINES.into_iter().find(|machine| name.split([' ', '-']).any(|word| word == model(machine)))
+    }
+
     /// Says whether it runs an instance.
     pub fn runs(&self, instance: &Instance) -> bool {
         instance.kernel.arch().builds_for(self.arch).is_ok()

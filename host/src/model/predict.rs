@@ -45,6 +45,11 @@ impl MaskLoad {
         Self { block, density, overlap: 0.0 }
     }
 
+    /// Describes attention to all keys.
+    pub fn dense(block: MaskBlock) -> Self {
+        Self { block, density: 1.0, overlap: 1.0 }
+    }
+
     /// Measures a mask: its density, and how many blocks of a list the next one has, too.
     pub fn of(mask: &BlockMask) -> Self {
         let (q, kv) = (mask.q_layout(), mask.kv_layout());

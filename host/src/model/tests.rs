@@ -128,6 +128,15 @@ fn units_of_a_launch_follow_from_problem_and_mask() {
 }
 
 #[test]
+fn machines_are_known_by_the_names_drivers_give() {
+    let of = |name| Machine::of_device(name).map(|machine| machine.name);
+    assert_eq!(of("NVIDIA H100 80GB HBM3"), Some("H100 SXM"));
+    assert_eq!(of("NVIDIA H200"), Some("H200"));
+    assert_eq!(of("NVIDIA A100-SXM4-80GB"), Some("A100"));
+    assert_eq!(of("NVIDIA GeForce RTX 4090"), None);
+}
+
+#[test]
 fn costs_fall_with_density_and_rise_with_length() {
     let sparse = Instance::hopper(Kernel::HopperSparse, [128, 64, 128, 6], Stored::Bf16);
     let at = |seqlen, density| {

@@ -10,14 +10,9 @@ use std::{
 
 use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use nabla_host::{
-    Policy,
-    backend::{Backend, Peaks},
-    provenance,
-    tensor::Qkv,
-};
+use nabla_host::{Policy, backend::Backend, provenance, tensor::Qkv};
 use nabla_reports::{
-    Identity, Machine, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings,
+    Identity, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Status, best_settings,
     read_run, write_csv,
 };
 
@@ -25,7 +20,10 @@ use super::report;
 use crate::{
     cli::{BackendName, Cli, Command, DeviceArgs, SweepArgs},
     failure::{Failure, Kind},
-    input, output,
+    input,
+    lock::DeviceLock,
+    machine::machine_of,
+    output,
     store::Store,
     sweep::{Config, Context, Length, Progress, Ran, Space, now, work},
 };
@@ -61,6 +59,8 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
     }
     let qkv = input::load(&args.input)?;
     let backend = input::backend(&args.device)?;
+    let device = backend.device();
+    let _lock = DeviceLock::take(device.backend, &device.name, args.device.device)?;
     let space = Space::new(args, &qkv.problem(), &*backend)?;
     let identity = identity(args, &*backend, &qkv, &space);
     let (folder, mut store, done) = match resume {
@@ -227,17 +227,8 @@ fn header(args: &SweepArgs, command: Vec<String>, identity: &Identity, backend: 
             ),
         },
         warnings,
-        machine: machine(&backend.peaks()),
+        machine: machine_of(backend, args.device.device),
     }
-}
-
-/// What a device can do, as a header has it.
-fn machine(peaks: &Peaks) -> Option<Machine> {
-    (!peaks.tflops.is_empty()).then(|| Machine {
-        peak_tflops: peaks.tflops.iter().map(|(dtype, tflops)| (dtype.to_string(), *tflops)).collect(),
-        peak_source: peaks.source.to_owned(),
-        ..Machine::default()
-    })
 }
 
 fn default_folder() -> PathBuf {

@@ -296,6 +296,7 @@ impl Run<'_, '_> {
         let setup = Setup {
             budget: Some(budget),
             seeds: first.map(|number| points[number]).collect(),
+            prior: self.prior(&points),
             ..Setup::new(space, settings.seed)
         };
         let mut strategy = build(&settings.strategy, setup)
@@ -322,6 +323,16 @@ impl Run<'_, '_> {
             told += asked.len();
         }
         Ok(told as u64)
+    }
+
+    /// Returns what a model expects of each point, in the order of the space.
+    fn prior(&self, points: &[PointId]) -> Option<Arc<[f64]>> {
+        let expected = self.subject.opened.expected_seconds.as_ref()?;
+        let mut prior = vec![f64::NAN; points.len()];
+        for (point, seconds) in points.iter().zip(expected) {
+            prior[point.index()] = seconds.unwrap_or(f64::NAN);
+        }
+        Some(prior.into())
     }
 
     /// Verifies and times configurations against each other and the best so far.

@@ -51,6 +51,7 @@ fn opened() -> Opened {
         density: 0.3,
         pairs: 1 << 20,
         overlap: 0.5,
+        expected_seconds: None,
     }
 }
 
@@ -120,18 +121,28 @@ fn tune_in(
     settings: &Settings,
     earlier: &Earlier,
 ) -> Result<Ran, Failure> {
+    tune_problem(folder, bench, settings, earlier, &opened())
+}
+
+fn tune_problem(
+    folder: &Path,
+    bench: &mut dyn Bench,
+    settings: &Settings,
+    earlier: &Earlier,
+    opened: &Opened,
+) -> Result<Ran, Failure> {
     let mut store = match folder.join(RECORDS_FILE).exists() {
         true => Store::resume(folder, &identity())?.0,
         false => Store::create(folder, &header())?,
     };
     let view = View::new(true, 1);
     let target = Target { frames: None, policy: "nabla-0.5".into(), block: Some(64) };
-    let (opened, identity) = (opened(), identity());
+    let identity = identity();
     let subject = Subject {
         identity: &identity,
         target: &target,
         policy: target.policy.parse().unwrap(),
-        opened: &opened,
+        opened,
         strategy: &settings.strategy,
     };
     let device =
@@ -333,6 +344,23 @@ fn a_race_that_was_killed_goes_on_where_it_was() {
     assert!(in_race >= 8 * 3, "{in_race}");
     assert_eq!(rest.launches, whole.launches - in_race, "the rounds before the kill are not run again");
     assert_eq!(second.records.len(), first.records.len());
+}
+
+#[test]
+fn what_a_model_expects_is_tried_first() {
+    let opened = Opened {
+        expected_seconds: Some((0..CONFIGS).map(|n| (n % 2 == 0).then_some(1.0 + n as f64)).collect()),
+        ..opened()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut fake = Fake::new(&planted(1, 0.2), Noise::none(1));
+    let settings = settings("exhaustive", 9, 1);
+    let ran = tune_problem(folder.path(), &mut fake, &settings, &Earlier::default(), &opened).unwrap();
+    let tried = ran.records.iter().filter(|r| r.tuning.as_ref().unwrap().stage == Stage::Search);
+    let tried: Vec<Parameters> = tried.filter_map(config_in).collect();
+    let cheapest = (0..16).step_by(2).map(|n| opened.space.configurations[n].clone());
+    let expected: Vec<Parameters> = [opened.default.clone()].into_iter().chain(cheapest).collect();
+    assert_eq!(tried, expected, "the default, then the cheapest");
 }
 
 #[test]

@@ -20,6 +20,6 @@ mod tests;
 
 pub(crate) use isolated::{Isolated, Limits};
 pub(crate) use limits::{confine, die_with_parent};
-pub(crate) use process::{Gone, Start, Worker, watch_for_interrupts};
+pub(crate) use process::{Gone, Start, Worker, interrupted, watch_for_interrupts};
 pub(crate) use protocol::{Build, Errors, Hello, Opened, Reply, Request, Target, config_of};
 pub(crate) use serve::{Inputs, serve};

@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nabla_reports::Machine;
+
 use super::{
     limits,
     protocol::{Hello, PROTOCOL, Reply, Request},
@@ -170,6 +172,18 @@ impl Worker {
     /// Returns who it is.
     pub(crate) fn hello(&self) -> &Hello {
         &self.hello
+    }
+
+    /// Asks what the device can do and how it is set.
+    ///
+    /// # Errors
+    /// When there is no such answer in time.
+    pub(crate) fn machine(&mut self, patience: Duration) -> Result<Option<Machine>, Failure> {
+        match self.ask(&Request::Machine).and_then(|()| self.reply(patience)) {
+            Ok(Reply::Machine { machine }) => Ok(machine),
+            Ok(other) => Err(refusal(&Gone::Nonsense(format!("{other:?}")))),
+            Err(gone) => Err(refusal(&gone)),
+        }
     }
 
     /// Asks for something.

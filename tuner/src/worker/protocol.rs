@@ -12,7 +12,7 @@ use nabla_host::{
     parameters::{ParameterSpace, Parameters},
     verify::{Accuracy, Budget},
 };
-use nabla_reports::{Identity, Status};
+use nabla_reports::{Identity, Machine, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Item, On};
@@ -56,6 +56,8 @@ pub(crate) enum Request {
         /// Its configuration.
         config: Parameters,
     },
+    /// Say what the device can do and how it is set. Answered by [`Reply::Machine`].
+    Machine,
     /// Time each item once. Answered by a [`Reply::Sample`] or [`Reply::Failed`] for each.
     Round {
         /// The items, in the order to time them in.
@@ -172,6 +174,10 @@ pub(crate) struct Opened {
     pub(crate) pairs: u64,
     /// What neighbouring rows of the mask share.
     pub(crate) overlap: f64,
+    /// Seconds that a model expects of each configuration of the space; absent where there is no model, `null` where it
+    /// does not cover one.
+    #[serde(default)]
+    pub(crate) expected_seconds: Option<Vec<Option<f64>>>,
 }
 
 /// Errors of a launch, finite or absent: JSON has no infinity.
@@ -244,6 +250,11 @@ pub(crate) enum Reply {
         opened: Box<Opened>,
         /// Microseconds spent on it.
         work_us: f64,
+    },
+    /// What the device can do and how it is set.
+    Machine {
+        /// As a run's header has it.
+        machine: Option<Machine>,
     },
     /// A candidate is right.
     Verified {

@@ -23,7 +23,7 @@ use nabla_host::{
 use nabla_reports::Status;
 
 use super::protocol::{Build, Errors, Hello, Opened, PROTOCOL, Reply, Request, Target, WireItem};
-use crate::{failure::Failure, input, measure::On};
+use crate::{failure::Failure, input, machine::machine_of, measure::On};
 
 /// What a worker works on.
 #[derive(Debug)]
@@ -183,6 +183,10 @@ impl<'a> Server<'a> {
                     from = Instant::now();
                 }
             }
+            Request::Machine => {
+                let machine = machine_of(self.backend, self.inputs.ordinal);
+                send(replies, &Reply::Machine { machine })?;
+            }
             Request::Build { configs, jobs } => self.build(&configs, jobs, replies)?,
         }
         Ok(())
@@ -206,9 +210,13 @@ impl<'a> Server<'a> {
         };
         let sample = input::error_sample(&problem, self.inputs.error_rows, self.inputs.seed)?;
         let mask = pattern.mask();
+        let space = self.backend.space(&problem, block);
+        let expected = self.backend.expected_seconds(&problem, &pattern, &space.configurations);
+        let known = |seconds: f64| seconds.is_finite().then_some(seconds);
         let opened = Opened {
             problem,
-            space: self.backend.space(&problem, block),
+            expected_seconds: expected.map(|all| all.into_iter().map(known).collect()),
+            space,
             default: self.backend.default_parameters(&problem, block),
             density: mask.map_or(1.0, BlockMask::density),
             pairs: cost::pairs(&problem, mask),

@@ -44,11 +44,12 @@ use self::{
 };
 use super::{
     Backend, BackendError, DeviceIdentity, InstanceCode, KernelBackend, KernelWorkspace, LaunchCounts,
-    NotBuilt, Orders, Workspace,
+    NotBuilt, Orders, Pattern, Peaks, Workspace,
 };
 use crate::{
-    Problem,
+    Dtype, Problem,
     codegen::variant_id,
+    model::{Machine, MaskLoad, cost},
     parameters::{ParameterSpace, Parameters},
     tensor::Qkv,
     variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant, VariantId},
@@ -263,6 +264,33 @@ impl<D: Device> DeviceBackend<D> {
 impl<D: Device> Backend for DeviceBackend<D> {
     fn device(&self) -> &DeviceIdentity {
         &self.identity
+    }
+
+    fn peaks(&self) -> Peaks {
+        let Some(machine) = Machine::of_device(&self.identity.name) else { return Peaks::default() };
+        let tflops = machine.peak_flops() / 1e12;
+        Peaks {
+            tflops: vec![(Dtype::Bf16, tflops), (Dtype::F16, tflops)],
+            memory_gb_per_s: Some(machine.memory_bytes_per_second / 1e9),
+            source: "published",
+        }
+    }
+
+    fn expected_seconds(
+        &self,
+        problem: &Problem,
+        pattern: &Pattern,
+        configurations: &[Parameters],
+    ) -> Option<Vec<f64>> {
+        let machine = Machine::of_device(&self.identity.name)?;
+        let load = pattern.mask().map(MaskLoad::of);
+        let block = load.map(|load| load.block);
+        let expected = |parameters: &Parameters| {
+            let instance = self.named(problem, block, parameters).ok()?;
+            let load = load.unwrap_or_else(|| MaskLoad::dense(MaskBlock::square(64)));
+            cost(problem, &load, &instance, &machine)
+        };
+        Some(configurations.iter().map(|parameters| expected(parameters).unwrap_or(f64::NAN)).collect())
     }
 
     fn tiles(&self, problem: &Problem) -> Vec<TileConfig> {

@@ -21,6 +21,7 @@ use self::{
 use crate::{
     cli::{BackendName, CompareArgs},
     failure::{Failure, Kind},
+    lock::DeviceLock,
     measure::{Bench, Clocks, On, Paired, Pairing},
     output,
     stats::{Finding, Margin, Verdict},
@@ -138,6 +139,7 @@ fn compared(
     let probe = crate::worker::Worker::start(&base.start)?;
     let hello = probe.hello().clone();
     drop(probe);
+    let _lock = DeviceLock::take(&hello.backend, &hello.device, args.device.device)?;
     let targets = targets_of(args.frames.as_deref(), &args.policies, &args.blocks, &hello.problem)?;
     let mut duel: Option<Duel> = None;
     let mut all = Vec::new();

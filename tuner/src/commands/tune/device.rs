@@ -14,13 +14,15 @@ use nabla_host::{
     provenance,
 };
 use nabla_reports::{
-    Identity, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Stage, read_run, write_csv,
+    Identity, Machine, Protocol, RECORDS_FILE, Record, Run, RunHeader, SCHEMA_VERSION, Stage, read_run,
+    write_csv,
 };
 
 use crate::{
     cli::{BackendName, Cli, Command, DeviceArgs, TuneArgs},
     commands::worker,
     failure::{Failure, Kind},
+    lock::DeviceLock,
     output,
     store::Store,
     sweep::now,
@@ -71,13 +73,19 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
     let mut start = worker::start(None, of, 0)?;
     start.arguments.extend(args.memory_mib.map(|mib| format!("--memory-mib={mib}").into()));
     // Who measures is asked first: the input is read and the device started in a worker alone.
-    let first = Worker::start(&start)?;
+    let mut first = Worker::start(&start)?;
     let hello = first.hello().clone();
+    let _lock = DeviceLock::take(&hello.backend, &hello.device, args.device.device)?;
+    // Of a run that goes on, the header is written already.
+    let machine = match resume {
+        None => first.machine(VERIFY)?,
+        Some(_) => None,
+    };
     drop(first);
     let targets = targets(args, &hello.problem)?;
     let settings = Settings::new(args, targets.len())?;
     let identity = identity(args, &hello, &targets, &settings);
-    let (folder, mut store, done) = open_log(args, command, &identity, &settings, resume)?;
+    let (folder, mut store, done) = open_log(args, command, (&identity, machine), &settings, resume)?;
     let mut journal = Journal::open(&folder)?;
     let profile_path = folder.join(PROFILE);
     let mut profile = if profile_path.is_file() { Profile::read(&profile_path)? } else { Profile::default() };
@@ -160,7 +168,7 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
 fn open_log(
     args: &TuneArgs,
     command: Vec<String>,
-    identity: &Identity,
+    (identity, machine): (&Identity, Option<Machine>),
     settings: &Settings,
     resume: Option<&Path>,
 ) -> Result<(PathBuf, Store, Vec<Record>), Failure> {
@@ -172,7 +180,7 @@ fn open_log(
     let folder = args.out.clone().unwrap_or_else(|| {
         Path::new("nabla-runs").join(jiff::Timestamp::now().strftime("tune-%Y%m%d-%H%M%S").to_string())
     });
-    let store = Store::create(&folder, &header(args, command, identity, settings))?;
+    let store = Store::create(&folder, &RunHeader { machine, ..header(args, command, identity, settings) })?;
     Ok((folder, store, Vec::new()))
 }
 

@@ -1,47 +1,64 @@
 //! The spaces built into the program: what each backend can vary.
 //!
-//! Owns no value that a kernel crate owns: the axes of device kernels are those of
+//! Owns no value that a backend or kernel crate owns: the axes of the CPU are its backend's, those of device kernels are those of
 //! [`nabla_host::codegen::instances::space`], and whether a point will do is asked of [`Instance::check`].
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use nabla_host::codegen::instances::{
-    Arch, Instance,
-    space::{Axes, Point, SPACES},
+use nabla_host::{
+    Dtype,
+    backend::{CpuBackend, CpuOptions},
+    codegen::instances::{
+        Arch, Instance,
+        space::{Axes, Point, SPACES},
+    },
+    parameters::{ParameterAxis, Value as OwnValue},
 };
 
+use crate::failure::Failure;
 use crate::search::space::{Axis, Constraint, SpaceSpec, Value};
 
 /// Returns every built-in space.
-pub(crate) fn all() -> Vec<SpaceSpec> {
-    [cpu()].into_iter().chain(SPACES.iter().map(|(name, axes)| gpu(name, *axes))).collect()
+///
+/// # Errors
+/// When the CPU backend cannot start.
+pub(crate) fn all() -> Result<Vec<SpaceSpec>, Failure> {
+    Ok([cpu()?].into_iter().chain(SPACES.iter().map(|(name, axes)| gpu(name, *axes))).collect())
 }
 
-/// Returns what the CPU backend can vary: its compute tile. The mask block is part of the problem.
+/// Returns what the CPU backend can vary on this machine. The mask block is part of the problem.
 ///
-/// `limit.lanes` are the words of a vector, `limit.q_block` the tokens of a mask block. Each list holds what the backend
-/// offers a sweep and sizes between and beyond; the constraints are those of its tile check.
-pub(crate) fn cpu() -> SpaceSpec {
-    SpaceSpec {
+/// `limit.q_block` are the tokens of a mask block. The axes are the backend's own; the constraints are those of its tile
+/// check.
+pub(crate) fn cpu() -> Result<SpaceSpec, Failure> {
+    let backend = CpuBackend::new(CpuOptions { threads: None, isa: None, pin: false })?;
+    let own = |value: &OwnValue| match value {
+        OwnValue::Int(number) => Value::Int(*number),
+        OwnValue::Text(text) => Value::Text(text.clone()),
+    };
+    // bf16 has every instruction set there is.
+    let axes = backend.axes(Dtype::Bf16);
+    let last = |axis: &ParameterAxis| axis.values.last().map(|value| (axis.name.clone(), own(value)));
+    let tile = ["block_m", "block_n"].map(|name| (name.to_owned(), Value::Int(64)));
+    let resources = axes.iter().filter(|axis| !axis.name.starts_with("block")).filter_map(last);
+    Ok(SpaceSpec {
         name: "cpu".to_owned(),
-        axes: vec![
-            Axis::new("block_m", [16i64, 32, 48, 64, 96, 128, 256]),
-            Axis::new("block_n", [16i64, 32, 64, 96, 128, 192, 256, 384, 512, 1024]),
-        ],
+        defaults: tile.into_iter().chain(resources).collect(),
+        axes: axes.iter().map(|axis| Axis::new(&axis.name, axis.values.iter().map(own))).collect(),
         constraints: vec![
-            Constraint::new("block_m % limit.lanes == 0", "a tile has whole vectors of query rows"),
+            Constraint::new("block_m % 16 == 0", "a tile has whole vectors of query rows"),
             Constraint::new(
-                "block_m <= (limit.q_block + limit.lanes - 1) // limit.lanes * limit.lanes",
+                "block_m <= (limit.q_block + 15) // 16 * 16",
+                "a tile never spans two query blocks of the mask",
+            ),
+            Constraint::new(
+                "block_m <= (limit.q_block + 7) // 8 * 8 or isa in ['avx512', 'avx512bf16']",
                 "a tile never spans two query blocks of the mask",
             ),
         ],
-        defaults: BTreeMap::from([
-            ("block_m".to_owned(), Value::Int(64)),
-            ("block_n".to_owned(), Value::Int(64)),
-        ]),
-        limits: BTreeMap::from([("lanes".to_owned(), 16.0), ("q_block".to_owned(), 64.0)]),
+        limits: BTreeMap::from([("q_block".to_owned(), 64.0)]),
         ..SpaceSpec::default()
-    }
+    })
 }
 
 /// Returns a space of device kernels. A problem fixes its `head_dim` and `dtype`.
@@ -122,12 +139,7 @@ pub(crate) fn instance(axes: &Axes, values: &[&Value]) -> Option<Instance> {
 mod tests {
     use std::collections::HashSet;
 
-    use nabla_host::{
-        Dtype, Problem,
-        backend::{Backend as _, CpuBackend, CpuOptions},
-        codegen::variant_id,
-        variant::{MaskBlock, TileConfig},
-    };
+    use nabla_host::{Problem, backend::Backend as _, codegen::variant_id, variant::MaskBlock};
 
     use super::*;
     use crate::search::space::Limits;
@@ -156,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_cpu_space_is_what_the_cpu_backend_takes() {
-        let options = CpuOptions { threads: Some(1), isa: None, pin: false };
+        let options = CpuOptions { threads: None, isa: None, pin: false };
         let backend = CpuBackend::new(options).unwrap_or_else(|e| panic!("{e}"));
         let problem = Problem {
             batch: 1,
@@ -164,35 +176,23 @@ mod tests {
             seqlen_q: 1024,
             seqlen_k: 1024,
             head_dim: 64,
-            dtype: Dtype::F32,
+            dtype: Dtype::Bf16,
             softmax_scale: 0.125,
             grid: None,
         };
-        // The widest vectors need the most; what they take, narrower ones take.
-        let lanes = if backend.device().isa.starts_with("avx512") { 16.0 } else { 8.0 };
+        let spec = cpu().unwrap_or_else(|e| panic!("{e}"));
         for q_block in [32usize, 64, 100, 128, 512] {
-            let limits = Limits::from([("q_block".to_owned(), q_block as f64), ("lanes".to_owned(), lanes)]);
-            let space = cpu().enumerate(&limits).unwrap_or_else(|e| panic!("{e}"));
-            for block_m in cpu().axes[0].values.iter() {
-                for block_n in cpu().axes[1].values.iter() {
-                    let size = |value: &Value| value.number().unwrap_or(0.0) as usize;
-                    let tile = TileConfig { block_m: size(block_m), block_n: size(block_n) };
-                    let eligible = backend.variant(&problem, Some(MaskBlock::square(q_block)), tile).is_ok();
-                    let found = space.find([("block_m", block_m), ("block_n", block_n)]).is_some();
-                    assert_eq!(found, eligible, "{tile} with mask blocks of {q_block}");
-                }
-            }
+            let limits = Limits::from([("q_block".to_owned(), q_block as f64)]);
+            let space = spec.enumerate(&limits).unwrap_or_else(|e| panic!("{e}"));
+            let found: HashSet<String> = space.ids().map(|point| space.describe(point)).collect();
+            let taken = backend.space(&problem, Some(MaskBlock::square(q_block)));
+            let taken: HashSet<String> = taken.configurations.iter().map(ToString::to_string).collect();
+            assert_eq!(found, taken, "mask blocks of {q_block}");
+            assert_eq!(space.default_point().is_some(), q_block >= 64);
         }
-        let offered = backend.tiles(&problem);
-        let space =
-            cpu().enumerate(&Limits::from([("q_block".to_owned(), 512.0), ("lanes".to_owned(), lanes)]));
-        let space = space.unwrap_or_else(|e| panic!("{e}"));
-        for tile in offered {
-            let (m, n) = (Value::Int(tile.block_m as i64), Value::Int(tile.block_n as i64));
-            assert!(
-                space.find([("block_m", &m), ("block_n", &n)]).is_some(),
-                "{tile} of a sweep is in the space"
-            );
-        }
+        let default = backend.default_parameters(&problem, Some(MaskBlock::square(64)));
+        let space = spec.enumerate(&Limits::new()).unwrap_or_else(|e| panic!("{e}"));
+        let point = space.default_point().unwrap_or_else(|| panic!("a default"));
+        assert_eq!(space.describe(point), default.to_string());
     }
 }

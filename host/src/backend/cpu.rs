@@ -135,6 +135,24 @@ impl CpuBackend {
         isas
     }
 
+    /// Returns what can be varied on problems of an element type; of the points, those run whose tile fits the problem.
+    pub fn axes(&self, dtype: Dtype) -> Vec<ParameterAxis> {
+        let axis = |name: &str, values: Vec<Value>| ParameterAxis { name: name.to_owned(), values };
+        let all = self.executor.threads();
+        let threads = match self.options.threads {
+            // On cores that share their multipliers, half the threads may do as much.
+            None if all.is_multiple_of(2) => vec![all / 2, all],
+            _ => vec![all],
+        };
+        let isas = self.isas(dtype);
+        vec![
+            axis(BLOCK_M, FINE_BLOCK_M.map(Value::from).to_vec()),
+            axis(BLOCK_N, FINE_BLOCK_N.map(Value::from).to_vec()),
+            axis(ISA, isas.into_iter().map(|isa| isa.name().into()).collect()),
+            axis(THREADS, threads.into_iter().map(Value::from).collect()),
+        ]
+    }
+
     /// Measures what all threads together can do: 10⁹ FLOP/s of f32 multiply-adds, and of bf16 dot products where
     /// this CPU has them. Takes about a tenth of a second.
     pub fn measure_peaks_gflops(&self) -> (f64, Option<f64>) {
@@ -193,21 +211,7 @@ impl Backend for CpuBackend {
     }
 
     fn space(&self, problem: &Problem, block: Option<MaskBlock>) -> ParameterSpace {
-        let axis = |name: &str, values: Vec<Value>| ParameterAxis { name: name.to_owned(), values };
-        let all = self.executor.threads();
-        let threads = match self.options.threads {
-            // On cores that share their multipliers, half the threads may do as much.
-            None if all.is_multiple_of(2) => vec![all / 2, all],
-            _ => vec![all],
-        };
-        let isas = self.isas(problem.dtype);
-        let axes = vec![
-            axis(BLOCK_M, FINE_BLOCK_M.map(Value::from).to_vec()),
-            axis(BLOCK_N, FINE_BLOCK_N.map(Value::from).to_vec()),
-            axis(ISA, isas.into_iter().map(|isa| isa.name().into()).collect()),
-            axis(THREADS, threads.into_iter().map(Value::from).collect()),
-        ];
-        ParameterSpace::of_axes(axes, |parameters| {
+        ParameterSpace::of_axes(self.axes(problem.dtype), |parameters| {
             self.configured(problem, block, parameters).map(|_| ()).map_err(|ineligible| ineligible.reason)
         })
     }

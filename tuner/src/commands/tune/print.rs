@@ -17,12 +17,12 @@ pub(crate) fn run(name: &str, limits: &[Setting], fixed: &[Setting]) -> Result<(
     if name.is_empty() {
         return list(&limits, fixed);
     }
-    let built_in = spaces::all().into_iter().find(|spec| spec.name == name);
+    let built_in = spaces::all()?.into_iter().find(|spec| spec.name == name);
     let mut spec = match built_in {
         Some(spec) => spec,
         None if is_file(name) => file::read(Path::new(name))?,
         None => {
-            let known: Vec<String> = spaces::all().into_iter().map(|spec| spec.name).collect();
+            let known: Vec<String> = spaces::all()?.into_iter().map(|spec| spec.name).collect();
             let message =
                 format!("unknown space '{name}': expected {} or a file that ends in .toml", known.join(", "));
             return Err(Failure::new(Kind::Usage, message));
@@ -56,7 +56,7 @@ fn fix(spec: &mut SpaceSpec, fixed: &[Setting]) -> Result<(), Failure> {
 fn list(limits: &Limits, fixed: &[Setting]) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["space", "axes", "points", "feasible"]);
-    for mut spec in spaces::all() {
+    for mut spec in spaces::all()? {
         fix(&mut spec, fixed)?;
         let space = spec.enumerate(limits)?;
         let axes: Vec<&str> = space.axes().iter().map(|axis| axis.name.as_str()).collect();

@@ -95,12 +95,12 @@ pub fn bf16_dot_peak_gflops(executor: &Executor) -> Option<f64> {
 }
 
 /// Bytes copied in a round, all threads together: many times what caches hold.
-const COPIED: usize = 256 << 20;
+const COPIED: usize = 128 << 20;
 /// Least bytes of a thread's share.
 const LEAST_SHARE: usize = 8 << 20;
 
 /// Measures how fast all threads of `executor` copy memory, in 10⁹ byte/s, bytes read and bytes written both counted;
-/// takes some tenths of a second and half a gigabyte.
+/// takes a tenth of a second and a quarter of a gigabyte.
 pub fn copy_bandwidth_gb_per_s(executor: &Executor) -> f64 {
     let share = (COPIED / executor.threads()).max(LEAST_SHARE);
     // Bytes that are not zero: pages of zeros may be one page.

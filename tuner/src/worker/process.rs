@@ -174,13 +174,13 @@ impl Worker {
         &self.hello
     }
 
-    /// Asks what the device can do and how it is set.
+    /// Asks what the device can do and how it is set; returns it with the microseconds that took.
     ///
     /// # Errors
     /// When there is no such answer in time.
-    pub(crate) fn machine(&mut self, patience: Duration) -> Result<Option<Machine>, Failure> {
+    pub(crate) fn machine(&mut self, patience: Duration) -> Result<(Option<Machine>, f64), Failure> {
         match self.ask(&Request::Machine).and_then(|()| self.reply(patience)) {
-            Ok(Reply::Machine { machine }) => Ok(machine),
+            Ok(Reply::Machine { machine, work_us }) => Ok((machine, work_us)),
             Ok(other) => Err(refusal(&Gone::Nonsense(format!("{other:?}")))),
             Err(gone) => Err(refusal(&gone)),
         }

@@ -255,6 +255,8 @@ pub(crate) enum Reply {
     Machine {
         /// As a run's header has it.
         machine: Option<Machine>,
+        /// Microseconds spent on it.
+        work_us: f64,
     },
     /// A candidate is right.
     Verified {

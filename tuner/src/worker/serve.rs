@@ -185,7 +185,7 @@ impl<'a> Server<'a> {
             }
             Request::Machine => {
                 let machine = machine_of(self.backend, self.inputs.ordinal);
-                send(replies, &Reply::Machine { machine })?;
+                send(replies, &Reply::Machine { machine, work_us: elapsed() })?;
             }
             Request::Build { configs, jobs } => self.build(&configs, jobs, replies)?,
         }

@@ -77,9 +77,9 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
     let hello = first.hello().clone();
     let _lock = DeviceLock::take(&hello.backend, &hello.device, args.device.device)?;
     // Of a run that goes on, the header is written already.
-    let machine = match resume {
+    let (machine, looked_us) = match resume {
         None => first.machine(VERIFY)?,
-        Some(_) => None,
+        Some(_) => (None, 0.0),
     };
     drop(first);
     let targets = targets(args, &hello.problem)?;
@@ -149,7 +149,7 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
     journal.remove();
     let seconds = started.elapsed().as_secs_f64();
     let (work_us, lost) = bench.as_ref().map_or((0.0, 0), |b| (b.work_us(), b.lost_workers()));
-    let overhead = (1.0 - work_us / 1e6 / seconds).max(0.0);
+    let overhead = (1.0 - (looked_us + work_us) / 1e6 / seconds).max(0.0);
     view.done(seconds, overhead, lost);
     let run = read_run(&folder)?;
     if !args.json {

@@ -242,9 +242,32 @@ fn the_default_reaches_95_percent_within_2_percent_of_synthetic_spaces() {
 }
 
 /// Reads a file of `data/replay`.
-fn public(name: &str) -> Recording {
+fn kept(name: &str) -> Vec<Recording> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../data/replay")).join(name);
-    read(&path).unwrap_or_else(|e| panic!("{e}")).remove(0)
+    read(&path).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn public(name: &str) -> Recording {
+    kept(name).remove(0)
+}
+
+#[test]
+fn a_tenth_of_the_recorded_cpu_space_is_enough_to_come_within_2_percent_of_its_winner() {
+    let recordings = kept("cpu_epyc_2_cores.jsonl");
+    assert_eq!(recordings.len(), 2, "one for each policy");
+    for recording in recordings {
+        assert_eq!(recording.space.len(), 200);
+        let default = recording.default.unwrap_or_else(|| panic!("the run tried its default first"));
+        assert!(recording.fraction(default) < 0.97, "the default leaves something to find");
+        let at_the_end = |strategy: &str| {
+            let runs: Vec<Vec<f64>> = (0..50)
+                .map(|seed| simulate(&recording, strategy, 20, seed).unwrap_or_else(|e| panic!("{e}")))
+                .collect();
+            Curve::new(&runs).at(20)
+        };
+        let ([low, median, _], [_, random, _]) = (at_the_end(DEFAULT), at_the_end("random"));
+        assert!(low >= 0.98 && median > random + 0.02, "{low} {median}, at random {random}");
+    }
 }
 
 #[test]

@@ -143,8 +143,9 @@ pub(super) trait Device: fmt::Debug + Sized {
     /// Describes a tensor on the device to kernels that copy boxes of it.
     fn tensor_map(&self, tensor: &MappedTensor) -> Result<[u8; MAP_BYTES], DeviceError>;
 
-    /// Returns the microseconds the device takes for what `work` queues; NaN where time is not modelled.
-    fn time_us(&self, work: impl FnOnce() -> Result<(), DeviceError>) -> Result<f64, DeviceError>;
+    /// Returns the microseconds the device takes for what `work` queues, which may be asked to queue it several times; NaN
+    /// where time is not modelled.
+    fn time_us(&self, work: impl Fn() -> Result<(), DeviceError>) -> Result<f64, DeviceError>;
 
     /// Hands over what launches since the last call counted; nothing where nothing is counted.
     fn take_counts(&self) -> Vec<LaunchCounts>;

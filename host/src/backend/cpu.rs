@@ -191,7 +191,7 @@ impl Backend for CpuBackend {
         Peaks {
             tflops: gflops.map(|(dtype, gflops)| (dtype, gflops / 1e3)).to_vec(),
             memory_gb_per_s: Some(kernels::peak::copy_bandwidth_gb_per_s(&self.executor)),
-            source: "multiply-adds and a copy measured on all threads before the run",
+            source: "measured before the run",
         }
     }
 

@@ -160,7 +160,7 @@ fn kernels_agree_with_the_published_outputs() {
             for name in ["dense", "nabla-0.4", "nabla-0.6_sta-11-3-3"] {
                 let policy: Policy = name.parse().unwrap();
                 let (pattern, block) = match policy {
-                    Policy::Dense => (Pattern::Dense, None),
+                    policy if policy.is_dense() => (Pattern::Dense, None),
                     _ => (Pattern::Mask(workspace.build_mask(&policy).unwrap().0), Some(orders.mask_block())),
                 };
                 let tile = TileConfig { block_m: 64, block_n: 64 };

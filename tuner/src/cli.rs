@@ -189,7 +189,7 @@ pub(crate) struct WorkerArgs {
     pub(crate) peers: u32,
 }
 
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct PolicyArgs {
     /// Mask policy: dense, nabla-MASS, sta-T-H-W, or nabla-MASS_sta-T-H-W.
     #[arg(long)]

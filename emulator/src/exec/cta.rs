@@ -61,6 +61,8 @@ struct Hold {
     taking_part: u32,
     /// What the warps that arrived did before.
     clock: Clock,
+    /// The same of the last time it opened.
+    last: Clock,
 }
 
 /// The state of a CTA, reused from one to the next.
@@ -228,7 +230,14 @@ impl<'l> Cta<'l> {
             return misuse(format!("barrier {id} was entered for {first} and now for {now}"));
         }
         if let Some(race) = &mut self.machine.cluster.race {
-            hold.clock.join(&race.release(self.machine.first_warp + at));
+            let clock = race.release(self.machine.first_warp + at);
+            if !clock.is_after(&hold.last) {
+                return misuse(format!(
+                    "nothing orders this warp behind the last time that barrier {id} opened: warps of then and of now may meet \
+                     at it; give each group of warps a barrier of its own"
+                ));
+            }
+            hold.clock.join(&clock);
         }
         hold.expected = threads;
         hold.arrived += 32;
@@ -260,7 +269,9 @@ impl<'l> Cta<'l> {
         if hold.arrived < hold.expected.unwrap_or(living) {
             return;
         }
-        let hold = std::mem::take(&mut self.holds[id]);
+        let mut hold = std::mem::take(&mut self.holds[id]);
+        self.holds[id].last = std::mem::take(&mut hold.clock);
+        let opened = &self.holds[id].last;
         for at in hold.waiting {
             let warp = &mut self.warps[at];
             let live = warp.live;
@@ -277,7 +288,7 @@ impl<'l> Cta<'l> {
             warp.pc += 1;
             warp.status = Status::Ready;
             if let Some(race) = &mut self.machine.cluster.race {
-                race.acquire(self.machine.first_warp + at, &hold.clock);
+                race.acquire(self.machine.first_warp + at, opened);
             }
         }
     }

@@ -336,16 +336,15 @@ impl<T: Element> Workspace for CpuWorkspace<'_, T> {
     }
 
     fn build_mask(&mut self, policy: &Policy) -> Result<(Arc<BlockMask>, f64), BackendError> {
+        if !policy.is_for_kernels() {
+            return Ok(policy.build_timed(&self.raster, &self.orders)?);
+        }
         let (q_layout, kv_layout) = (self.orders.q.layout(), self.orders.kv.layout());
         let (heads, d) = (self.problem.batch_heads(), self.problem.head_dim);
         let (q_blocks, kv_blocks) = (q_layout.blocks(), kv_layout.blocks());
         let failed = launch_error("mask building");
         // A static window is known before the tensors are: not part of the time.
         let always = policy.static_bitmap(q_layout, kv_layout)?;
-        if *policy == Policy::Dense {
-            let mask = BlockMask::from_fn(heads, q_layout.clone(), kv_layout.clone(), |_, _, _| true);
-            return Ok((Arc::new(mask), 0.0));
-        }
         let words = kv_blocks.div_ceil(64);
         let mut pooled_q = vec![0f32; heads * q_blocks * d];
         let mut pooled_k = vec![0f32; heads * kv_blocks * d];

@@ -24,10 +24,12 @@ mod npy;
 mod npz;
 mod plan;
 mod safetensors;
+mod stored;
 mod write;
 
 pub use element::Element;
 pub use error::{InputError, InputFault};
+pub use stored::{StoredTensor, read_tensors};
 pub use write::{NamedTensor, write_safetensors};
 
 use self::error::excerpt;

@@ -55,7 +55,27 @@ pub(super) fn read(file: &[u8], options: &ReadOptions, source: String) -> Result
     plan.finish(tensors, source)
 }
 
-fn broken(expected: impl Into<String>, got: impl Into<String>, help: &'static str) -> InputFault {
+/// A tensor of a file: its name, type and extents, and its bytes.
+pub(super) struct Raw<'a> {
+    pub(super) name: String,
+    pub(super) dtype: String,
+    pub(super) shape: Vec<u64>,
+    pub(super) bytes: &'a [u8],
+}
+
+/// Finds every tensor in the bytes of a whole file.
+pub(super) fn tensors(file: &[u8]) -> Result<Vec<Raw<'_>>, InputFault> {
+    let (header, data) = split_header(file)?;
+    let header = parse_header(header)?;
+    check_offsets(&header, data.len() as u64)?;
+    let raw = |(name, entry): (String, Entry)| {
+        let (begin, end) = entry.data_offsets;
+        Raw { name, dtype: entry.dtype, shape: entry.shape, bytes: &data[begin as usize..end as usize] }
+    };
+    Ok(header.tensors.into_iter().map(raw).collect())
+}
+
+pub(super) fn broken(expected: impl Into<String>, got: impl Into<String>, help: &'static str) -> InputFault {
     InputFault::Broken { format: FORMAT.into(), expected: expected.into(), got: got.into(), help }
 }
 

@@ -86,9 +86,9 @@ pub(crate) fn advise_on(
     (problem, policy, block): (&nabla_host::Problem, &Policy, MaskBlock),
 ) -> Result<Advice, Failure> {
     let profile = Profile::read(file)?;
-    let mask = match policy {
-        Policy::Dense => None,
-        policy => Some(workspace.build_mask(policy)?.0),
+    let mask = match policy.is_dense() {
+        true => None,
+        false => Some(workspace.build_mask(policy)?.0),
     };
     let shape = Shape::of(problem, mask.as_deref().map(|mask| (block, mask)));
     Ok(advise(&profile, backend, &shape, (problem, mask.as_ref().map(|_| block))))

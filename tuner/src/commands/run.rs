@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
 use nabla_host::{
-    BlockMask, Policy, Problem,
+    BlockMask, Problem,
     backend::{AttentionOutput, Backend, BackendError, Orders, Pattern},
     cost,
     io::{Element, NamedTensor, write_safetensors},
@@ -30,14 +30,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.mask.block))?);
     let mut workspace = backend.load(Arc::clone(&qkv), Arc::clone(&orders))?;
 
-    let (pattern, mask_us) = match args.mask.policy {
-        Policy::Dense => (Pattern::Dense, 0.0),
-        policy => {
+    let policy = &args.mask.policy;
+    let (pattern, mask_us) = match policy.is_dense() {
+        true => (Pattern::Dense, 0.0),
+        false => {
             let mut times = Vec::new();
-            let (mut mask, us) = workspace.build_mask(&policy)?;
+            let (mut mask, us) = workspace.build_mask(policy)?;
             times.push(us);
             for _ in 1..args.repeat {
-                let (again, us) = workspace.build_mask(&policy)?;
+                let (again, us) = workspace.build_mask(policy)?;
                 times.push(us);
                 mask = again;
             }

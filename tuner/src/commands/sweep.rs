@@ -123,8 +123,10 @@ fn measure(
         .lengths
         .iter()
         .map(|&frames| {
-            let groups =
-                space.policies.iter().map(|policy| (*policy, missing(space, policy, tokens(frames), done)));
+            let groups = space
+                .policies
+                .iter()
+                .map(|policy| (policy.clone(), missing(space, policy, tokens(frames), done)));
             (frames, groups.filter(|(_, configs)| !configs.is_empty()).collect::<Groups>())
         })
         .collect();

@@ -152,7 +152,7 @@ impl<'a> Length<'a> {
             timed.clear();
         }
         let records = self.records(policy, &masks, trials, timed);
-        if *policy != Policy::Dense {
+        if !policy.is_dense() {
             return Ran { records, lost };
         }
         // The first dense group has no baseline while it runs: its best is known only now. A continued one has.

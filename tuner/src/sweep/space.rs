@@ -50,14 +50,14 @@ impl Space {
     pub(crate) fn new(args: &SweepArgs, problem: &Problem, backend: &dyn Backend) -> Result<Self, Failure> {
         let usage = |message: String| Failure::new(Kind::Usage, message);
         let lengths = lengths(args.frames.as_deref(), problem).map_err(usage)?;
-        let mut policies = vec![Policy::Dense];
+        let mut policies = vec![Policy::dense()];
         for &mass in &args.thresholds {
             let policy: Policy = format!("nabla-{mass}")
                 .parse()
                 .map_err(|_| usage(format!("--thresholds: expected shares in 0..=1, got {mass}")))?;
             policies.push(policy);
         }
-        policies.extend(args.policies.iter().copied());
+        policies.extend(args.policies.iter().cloned());
         let mut unique: Vec<Policy> = Vec::new();
         for policy in policies {
             if !unique.contains(&policy) {
@@ -83,7 +83,7 @@ impl Space {
         for &block in &blocks {
             let orders = Orders::new(problem, block)?;
             for policy in &unique {
-                policy.static_bitmap(orders.q.layout(), orders.kv.layout())?;
+                policy.check(problem.batch_heads(), orders.q.layout(), orders.kv.layout())?;
             }
         }
         if blocks.is_empty() || tiles.is_empty() {
@@ -94,9 +94,9 @@ impl Space {
 
     /// Returns the configurations of one policy.
     pub(crate) fn configs(&self, policy: &Policy) -> Vec<Config> {
-        let blocks: Vec<Option<MaskBlock>> = match policy {
-            Policy::Dense => vec![None],
-            Policy::Sparse { .. } => self.blocks.iter().copied().map(Some).collect(),
+        let blocks: Vec<Option<MaskBlock>> = match policy.is_dense() {
+            true => vec![None],
+            false => self.blocks.iter().copied().map(Some).collect(),
         };
         blocks
             .into_iter()

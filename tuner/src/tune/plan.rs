@@ -98,7 +98,7 @@ pub(crate) fn targets(args: &TuneArgs, problem: &Problem) -> Result<Vec<Target>,
         })?;
         policies.push(policy);
     }
-    policies.extend(&args.policies);
+    policies.extend_from_slice(&args.policies);
     targets_of(args.frames.as_deref(), &policies, &args.blocks, problem)
 }
 
@@ -117,9 +117,9 @@ pub(crate) fn targets_of(
     let mut targets: Vec<Target> = Vec::new();
     for &frames in &lengths {
         for policy in policies {
-            let blocks: Vec<Option<usize>> = match policy {
-                Policy::Dense => vec![None],
-                Policy::Sparse { .. } => blocks.iter().copied().map(Some).collect(),
+            let blocks: Vec<Option<usize>> = match policy.is_dense() {
+                true => vec![None],
+                false => blocks.iter().copied().map(Some).collect(),
             };
             for block in blocks {
                 let target = Target { frames, policy: policy.to_string(), block };

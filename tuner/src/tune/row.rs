@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What all lines of a problem share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Subject<'a> {
     /// Who measured what.
     pub(crate) identity: &'a Identity,

@@ -32,6 +32,11 @@ impl Times {
         }
     }
 
+    /// Does all of the other lie before this?
+    fn covers(&self, other: &Self) -> bool {
+        other.0.iter().enumerate().all(|(agent, time)| self.0.get(agent).copied().unwrap_or(0) >= *time)
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -51,6 +56,11 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// Does everything that the other hands over lie before this, as far as ordinary accesses see it?
+    pub(crate) fn is_after(&self, other: &Self) -> bool {
+        self.generic.covers(&other.generic)
+    }
+
     /// Adds what another release handed over, for barriers that gather several.
     pub(crate) fn join(&mut self, other: &Self) {
         self.generic.join(&other.generic);

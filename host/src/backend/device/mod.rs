@@ -255,7 +255,7 @@ impl<D: Device> DeviceBackend<D> {
         chosen.ok_or_else(|| refused.unwrap_or_else(|| Ineligible { reason: NO_CANDIDATE.to_owned() }))
     }
 
-    fn workspace(&self, qkv: &Qkv, orders: Arc<Orders>) -> Result<DeviceWorkspace<'_, D>, BackendError> {
+    fn workspace(&self, qkv: &Arc<Qkv>, orders: Arc<Orders>) -> Result<DeviceWorkspace<'_, D>, BackendError> {
         device_dtype(qkv.problem().dtype)?;
         let during = |error: DeviceError| error.during(D::BACKEND, "loading the tensors");
         DeviceWorkspace::load(self, qkv, orders).map_err(during)

@@ -111,6 +111,8 @@ struct Selection<D: Device> {
 pub(super) struct DeviceWorkspace<'b, D: Device> {
     backend: &'b DeviceBackend<D>,
     problem: Problem,
+    /// As it was given, for masks that are decided on the host.
+    given: Arc<Qkv>,
     orders: Arc<Orders>,
     batch_heads: u32,
     q_cut: Cut<D>,
@@ -139,7 +141,7 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
     /// Uploads the tensors once and reorders them.
     pub(super) fn load(
         backend: &'b DeviceBackend<D>,
-        qkv: &Qkv,
+        qkv: &Arc<Qkv>,
         orders: Arc<Orders>,
     ) -> Result<Self, DeviceError> {
         let device = &backend.device;
@@ -148,6 +150,7 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
         let workspace = Self {
             backend,
             problem,
+            given: Arc::clone(qkv),
             batch_heads: size("heads", problem.batch_heads())?,
             q_cut: Cut::load(device, &orders.q)?,
             kv_cut: Cut::load(device, &orders.kv)?,
@@ -517,13 +520,12 @@ impl<D: Device> Workspace for DeviceWorkspace<'_, D> {
     }
 
     fn build_mask(&mut self, policy: &Policy) -> Result<(Arc<BlockMask>, f64), BackendError> {
+        if !policy.is_for_kernels() {
+            return Ok(policy.build_timed(&self.given, &self.orders)?);
+        }
         let orders = Arc::clone(&self.orders);
         let (q_layout, kv_layout) = (orders.q.layout(), orders.kv.layout());
         let (heads, kv_blocks) = (self.problem.batch_heads(), kv_layout.blocks());
-        if *policy == Policy::Dense {
-            let mask = BlockMask::from_fn(heads, q_layout.clone(), kv_layout.clone(), |_, _, _| true);
-            return Ok((Arc::new(mask), 0.0));
-        }
         // A static window is known before the tensors are: not part of the time.
         let always = policy.static_bitmap(q_layout, kv_layout)?;
         let rule = SelectionRule { mass: policy.mass(), always: always.as_deref(), allowed: None };

@@ -9,7 +9,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use nabla_tests::{data, nabla};
+use nabla_tests::{data, nabla, root};
 use safetensors::SafeTensors;
 
 const SMALL: &str = "video:2,16,20,2,32";
@@ -359,4 +359,41 @@ fn a_foreign_run_is_not_continued() {
     fs::write(&log, changed).unwrap();
     let message = fails(&["sweep", "--resume", text(&out)], 3);
     assert!(message.contains("isa") && message.contains("other-"), "{message}");
+}
+
+#[test]
+fn every_policy_is_listed_explained_and_documented() {
+    let listed = nabla().args(["policies", "--json"]).output().unwrap();
+    let all: Vec<serde_json::Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    assert!(all.len() >= 17, "{}", all.len());
+    let document = fs::read_to_string(root().join("docs/policies.md")).unwrap();
+    for entry in &all {
+        let name = entry["name"].as_str().unwrap();
+        assert!(document.contains(&format!("| `{name}")), "docs/policies.md has no row for {name}");
+        let one = nabla().args(["policies", name]).output().unwrap();
+        assert!(one.status.success() && String::from_utf8_lossy(&one.stdout).contains("source"), "{name}");
+    }
+    let unknown = nabla().args(["policies", "nothing"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
+fn policies_of_the_host_run_like_those_of_kernels_and_files_go_round() {
+    let folder = tempfile::tempdir().unwrap();
+    let mask = folder.path().join("mask.safetensors");
+    let input = ["--generate", "video:2,16,24,2,32"];
+    let run = |command: &str, policy: &str, more: &[&str]| {
+        let output = nabla().arg(command).args(input).args(["--policy", policy]).args(more).output().unwrap();
+        assert!(output.status.success(), "{policy}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("mask", "vsa-0.3@stac-3-3-3_xattn-8-0.2", &["--out", mask.to_str().unwrap()]);
+    let again = run("run", &format!("lists:{}", mask.display()), &["--repeat", "1"]);
+    assert!(again.contains("density"), "{again}");
+    for backend in ["cpu", "emulator"] {
+        let on = ["--backend", backend, "--repeat", "1", "--dtype", "bf16"];
+        run("run", "nabla-0.5@sta-3-3-3", &on);
+    }
+    let missing = nabla().args(["run", "--policy", "lists:nowhere.safetensors"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(2));
 }

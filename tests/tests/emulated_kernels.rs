@@ -159,7 +159,7 @@ fn mutants_of(kernel: &str, arch: EmulatedArch) -> Vec<MutantOutcome> {
         })
         .collect();
     let backends: Vec<&dyn KernelBackend> = backends.iter().map(|backend| &**backend).collect();
-    check_mutants(&backends, &[], instance, &mut |_| {}).unwrap()
+    check_mutants(&backends, instance, &mut |_| {}).unwrap()
 }
 
 #[track_caller]

@@ -86,6 +86,8 @@ pub(crate) enum Command {
     /// Measure for another process of this program: JSON lines on stdin and stdout.
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// List every mask policy with its arguments, meaning and source, or compare them at equal density.
+    Policies(PoliciesArgs),
     /// Print a completion script for your shell.
     Completions {
         /// Shell to write the script for.
@@ -189,9 +191,34 @@ pub(crate) struct WorkerArgs {
     pub(crate) peers: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct PoliciesArgs {
+    /// Explain this one.
+    pub(crate) name: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Compare all families on an input: the sparsity error of the setting nearest to each density.
+    #[arg(long, conflicts_with_all = ["name", "json"])]
+    pub(crate) quality: bool,
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    #[command(flatten)]
+    pub(crate) errors: ErrorArgs,
+    /// Tokens per mask block.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
+    pub(crate) block: usize,
+    /// Densities to compare at.
+    #[arg(long, value_delimiter = ',', default_values_t = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7], value_name = "SHARE,..")]
+    pub(crate) densities: Vec<f64>,
+    /// Folder for the figure and its CSV.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PolicyArgs {
-    /// Mask policy: dense, nabla-MASS, sta-T-H-W, or nabla-MASS_sta-T-H-W.
+    /// Mask policy: dense, nabla-MASS, sta-T-H-W, nabla-MASS_sta-T-H-W or any other of nabla policies.
     #[arg(long)]
     pub(crate) policy: Policy,
     /// Tokens per mask block: 32, 64 or 128 on a grid, any size on a plain sequence.

@@ -40,6 +40,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Kernels(command) => commands::kernels::run(&command),
         Command::Report(args) => commands::report::run(&args),
         Command::Worker(args) => commands::worker::run(&args),
+        Command::Policies(args) => commands::policies::run(&args),
         Command::Completions { shell } => commands::completions::run(shell),
     }
 }

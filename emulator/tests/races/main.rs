@@ -527,3 +527,35 @@ fn flags_in_shared_memory_order_what_they_guard() {
 fn without_the_option_nothing_is_looked_for() {
     assert_eq!(store_then_load("").run(&Options::default()), Ok(()));
 }
+
+#[test]
+fn two_groups_of_warps_that_share_a_named_barrier_may_meet_at_it() {
+    // Warps 0 and 1 meet twice, warps 2 and 3 once; all at a barrier for 64 threads.
+    let groups = |first: u32, second: u32, between: &str| {
+        case(
+            128,
+            format!(
+                "
+    setp.lt.u32 %p0, %r0, 64;
+    @!%p0 bra $second;
+    bar.sync {first}, 64;
+    bar.sync {first}, 64;
+    {between}
+    bra.uni $end;
+$second:
+    {between}
+    bar.sync {second}, 64;
+$end:"
+            ),
+        )
+    };
+    groups(1, 2, "").is_clean();
+    groups(1, 1, "bar.sync 0;").is_clean();
+    for (options, outcome) in groups(1, 1, "").outcomes() {
+        let fault = outcome.expect_err("nothing keeps the groups apart").to_string();
+        assert!(
+            fault.contains("nothing orders this warp behind the last time that barrier 1 opened"),
+            "{options:?}: {fault}"
+        );
+    }
+}

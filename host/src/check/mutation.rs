@@ -45,16 +45,13 @@ pub struct MutantOutcome {
 }
 
 /// Plants every mutant of an instance's code, one at a time, and runs each on `backends` in their order until one reports
-/// it. The original has to be clean on all of them, else that is the error. Two groups of warps that meet at one barrier by
-/// mistake do no harm while they happen to come one after the other: such a mutant has to pass on all of `more`, too, which are
-/// devices of further orders. `progress` is told of each as it is done; what passed as clean may find its explanation only in
-/// the result.
+/// it. The original has to be clean on all of them, else that is the error. `progress` is told of each as it is done; what
+/// passed as clean may find its explanation only in the result.
 ///
 /// # Errors
 /// When a backend gives out, or the original is not clean.
 pub fn check_mutants(
     backends: &[&dyn KernelBackend],
-    more: &[&dyn KernelBackend],
     instance: &Instance,
     progress: &mut dyn FnMut(&MutantOutcome),
 ) -> Result<Vec<MutantOutcome>, CheckError> {
@@ -76,12 +73,7 @@ pub fn check_mutants(
             Some(reason) => MutantResult::Equivalent(reason.to_owned()),
             None => match run(backends, instance, &ptx)? {
                 Some(reason) => MutantResult::Reported(reason),
-                None => match explained(instance, mutant.kind) {
-                    MutantResult::Missed if mutant.kind == MutationKind::RenumberBarrier => {
-                        run(more, instance, &ptx)?.map_or(MutantResult::Missed, MutantResult::Reported)
-                    }
-                    result => result,
-                },
+                None => explained(instance, mutant.kind),
             },
         };
         let outcome = MutantOutcome {
@@ -97,7 +89,7 @@ pub fn check_mutants(
         outcomes.push(outcome);
     }
     excuse_fences(&mut outcomes);
-    backends.iter().chain(more).try_for_each(|backend| backend.substitute(instance, &code.ptx))?;
+    backends.iter().try_for_each(|backend| backend.substitute(instance, &code.ptx))?;
     Ok(outcomes)
 }
 

@@ -56,7 +56,7 @@ impl Rule for TopShare {
     }
 }
 
-/// SpargeAttn: the best blocks until their pooled attention reaches a share; blocks whose tokens differ are kept whole.
+/// SpargeAttn: the best blocks whose pooled attention together stays within a share; blocks whose tokens differ are kept whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sparge {
     /// Share of the pooled attention of blocks that a mean stands for.
@@ -105,13 +105,13 @@ impl Rule for Sparge {
             let of = |(score, alike): (&f64, &bool)| if *alike { score * scale } else { f64::NEG_INFINITY };
             let probabilities = softmax(&scores.iter().zip(alike).map(of).collect::<Vec<_>>());
             let mut sum = 0.0;
-            for j in descending(&probabilities).into_iter().filter(|&j| alike[j]) {
-                // The one that crosses the share is kept, too.
-                kept.set(head, i, j);
+            for (n, j) in descending(&probabilities).into_iter().filter(|&j| alike[j]).enumerate() {
                 sum += probabilities[j];
-                if sum >= self.mass {
+                // As published, the one that crosses the share is not kept; here the best one always is.
+                if n > 0 && sum > self.mass {
                     break;
                 }
+                kept.set(head, i, j);
             }
         })
     }

@@ -139,10 +139,9 @@ const REGISTRY: &[Entry] = &[
     Entry {
         name: "sparge",
         usage: "sparge-MASS-SIMILARITY",
-        arguments: "MASS: share of pooled attention, 0 to 1; SIMILARITY: least mean cosine within a block, -1 to 1 written \
-                    as 0 to 1",
-        keeps: "the best blocks until they have the share MASS; blocks whose tokens are less alike than SIMILARITY are kept \
-                whole, as rows and as columns",
+        arguments: "MASS: share of pooled attention, 0 to 1; SIMILARITY: least mean cosine within a block, 0 to 1",
+        keeps: "the best blocks that together stay within the share MASS, at least one; blocks whose tokens are less alike than \
+                SIMILARITY are kept whole, as rows and as columns",
         source: "SpargeAttn, arXiv 2502.18137",
         example: "sparge-0.9-0.6",
         make: |of| {

@@ -262,7 +262,7 @@ fn radial_bands_halve_with_the_distance_in_frames() {
     case.compare_places("radial", |q, k| {
         let width = match (q[0] - k[0]).abs() {
             0 => 1024,
-            1 | 2 | 3 => 512,
+            1..=3 => 512,
             4..=7 => 256,
             _ => 128,
         };
@@ -352,7 +352,13 @@ fn blocks_that_differ_within_are_kept_whole_by_sparge() {
                     let sum: f64 = row.iter().zip(&k).filter(|(_, k)| **k).map(|(p, _)| p).sum();
                     let own: Vec<f64> =
                         row.iter().zip(&k).map(|(p, k)| if *k { p / sum } else { -1.0 }).collect();
-                    let chosen = largest_until(&own, |sum, _| sum >= 0.7);
+                    // Published: a count of the sorted cumulative sums that are at most 0.7; here at least one.
+                    let mut sorted = own.clone();
+                    sorted.sort_by(|a, b| b.total_cmp(a));
+                    let cumulative = |n: usize| sorted[..=n].iter().sum::<f64>();
+                    let within = (0..sorted.len()).filter(|&n| sorted[n] >= 0.0 && cumulative(n) <= 0.7);
+                    let count = within.count().max(1);
+                    let chosen = largest_until(&own, |_, kept| kept == count);
                     (0..row.len()).map(|j| !q || !k[j] || chosen[j]).collect()
                 })
                 .collect()

@@ -9,6 +9,7 @@ mod forest;
 mod latency;
 mod pareto;
 mod parts;
+pub(crate) mod quality;
 pub(crate) mod replay;
 mod roofline;
 mod speedup;

@@ -38,9 +38,9 @@ pub struct ReplayPlot {
     pub series: Vec<ReplaySeries>,
 }
 
-/// The pictures of a replay.
+/// The pictures of a figure that stands by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplayFiles {
+pub struct PictureFiles {
     /// Pixels.
     pub png: PathBuf,
     /// Vectors.
@@ -51,17 +51,26 @@ pub struct ReplayFiles {
 ///
 /// # Errors
 /// When there is nothing to draw or a file cannot be written.
-pub fn write_replay(plot: &ReplayPlot, folder: &Path, stem: &str) -> Result<ReplayFiles, ReportError> {
+pub fn write_replay(plot: &ReplayPlot, folder: &Path, stem: &str) -> Result<PictureFiles, ReportError> {
+    write_scene(draw(plot).ok_or("there is no evaluation to show"), folder, stem)
+}
+
+/// Writes a scene as pixels and as vectors, or fails with why there is none.
+pub(crate) fn write_scene(
+    scene: Result<Scene, &'static str>,
+    folder: &Path,
+    stem: &str,
+) -> Result<PictureFiles, ReportError> {
     let (png, svg) = (folder.join(stem).with_extension("png"), folder.join(stem).with_extension("svg"));
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| ReportError::Draw { path, source }
     };
-    let scene = draw(plot).ok_or_else(|| failed(&svg)(DrawError::new("there is no evaluation to show")))?;
+    let scene = scene.map_err(|why| failed(&svg)(DrawError::new(why)))?;
     let text = render::svg(&scene).map_err(failed(&svg))?;
     fs::write(&svg, text).map_err(|source| ReportError::Io { path: svg.clone(), source })?;
     render::png(&scene, &png).map_err(failed(&png))?;
-    Ok(ReplayFiles { png, svg })
+    Ok(PictureFiles { png, svg })
 }
 
 /// Returns the stroke of the n-th strategy: patterns change when the colours start again.

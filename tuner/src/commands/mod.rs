@@ -7,6 +7,7 @@ pub(crate) mod info;
 pub(crate) mod kernels;
 pub(crate) mod mask;
 mod model;
+pub(crate) mod policies;
 pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod run;

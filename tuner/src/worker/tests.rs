@@ -362,7 +362,7 @@ fn a_problem_that_is_none_is_refused_with_its_exit_code() {
     let notes = tempfile::tempdir().unwrap();
     let limits = Limits { verify: Duration::from_secs(20), launch: Duration::from_secs(3) };
     for (target, code, words) in [
-        (Target { policy: "nabla-7".into(), ..target() }, 2, "expected a policy"),
+        (Target { policy: "nabla-7".into(), ..target() }, 2, "expected nabla-MASS"),
         (Target { frames: Some(9), ..target() }, 2, "frames"),
     ] {
         let failure = Isolated::open(start(notes.path()), limits, target).unwrap_err();

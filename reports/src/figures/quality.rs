@@ -38,6 +38,9 @@ pub fn write_quality(plot: &QualityPlot, folder: &Path, stem: &str) -> Result<Pi
     write_scene(draw(plot).ok_or("no policy has an error to show"), folder, stem)
 }
 
+/// Densities further apart than this ratio are not joined: a line would say what nobody computed.
+const WIDEST: f64 = 3.0;
+
 /// Returns the stroke of the n-th family: patterns change when the colours start again.
 fn dash(n: usize) -> Option<(f64, f64)> {
     [None, Some((6.0, 3.0)), Some((2.0, 3.0))][(n / 6) % 3]
@@ -66,13 +69,15 @@ fn draw(data: &QualityPlot) -> Option<Scene> {
     let plot = Plot { at: (MARGIN / 2.0 + LEFT_ROOM, top), size: (width, plot_height), x, y };
     plot.draw(&mut scene);
     for (n, family) in data.series.iter().enumerate() {
-        let line: Vec<_> = family.points.iter().map(|&(density, error)| plot.point(density, error)).collect();
-        for &at in &line {
-            Marker::series(n).solid(&mut scene, at, 3.5, series(n));
-        }
-        match dash(n) {
-            None => scene.line(line, 1.5, series(n)),
-            Some(dash) => scene.dashed(line, 1.5, series(n), dash),
+        for near in family.points.chunk_by(|a, b| b.0 <= WIDEST * a.0) {
+            let line: Vec<_> = near.iter().map(|&(density, error)| plot.point(density, error)).collect();
+            for &at in &line {
+                Marker::series(n).solid(&mut scene, at, 3.5, series(n));
+            }
+            match dash(n) {
+                None => scene.line(line, 1.5, series(n)),
+                Some(dash) => scene.dashed(line, 1.5, series(n), dash),
+            }
         }
     }
     legend::draw(&mut scene, (plot.at.0 + width + MARGIN, top), LEGEND_ROOM, &entries);

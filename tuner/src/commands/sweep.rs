@@ -8,7 +8,6 @@ use std::{
     time::Instant,
 };
 
-use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use nabla_host::{Policy, backend::Backend, provenance, tensor::Qkv};
 use nabla_reports::{
@@ -16,9 +15,9 @@ use nabla_reports::{
     read_run, write_csv,
 };
 
-use super::report;
+use super::{report, started_with};
 use crate::{
-    cli::{BackendName, Cli, Command, DeviceArgs, SweepArgs},
+    cli::{BackendName, Command, DeviceArgs, SweepArgs},
     failure::{Failure, Kind},
     input,
     lock::DeviceLock,
@@ -34,20 +33,12 @@ pub(crate) fn run(args: SweepArgs) -> Result<(), Failure> {
         None => sweep(&args, std::env::args().collect(), None),
         Some(folder) => {
             let header = read_run(&folder)?.header;
-            let started = started_with(&header, &folder)?;
+            let started = started_with(&header, &folder, "sweep", |command| match command {
+                Command::Sweep(args) if args.resume.is_none() => Some(args),
+                _ => None,
+            })?;
             sweep(&started, header.command.clone(), Some(&folder))
         }
-    }
-}
-
-/// Reads the options a run was started with from its header.
-fn started_with(header: &RunHeader, folder: &Path) -> Result<SweepArgs, Failure> {
-    match Cli::try_parse_from(&header.command).map(|cli| cli.command) {
-        Ok(Command::Sweep(args)) if args.resume.is_none() => Ok(args),
-        _ => Err(Failure::new(
-            Kind::Input,
-            format!("the log in {} was not started by a sweep this program understands", folder.display()),
-        )),
     }
 }
 

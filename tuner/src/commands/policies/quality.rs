@@ -56,7 +56,7 @@ fn families() -> Vec<Family> {
         family("vsa", shares(|x| format!("vsa-{x}"))),
         family("vmoba", shares(|x| format!("vmoba-{x}"))),
         family("xattn-8", shares(|x| format!("xattn-8-{x}"))),
-        family("sparge", shares(|x| format!("sparge-{x}-0.1"))),
+        family("sparge", shares(|x| format!("sparge-{x}-0"))),
         family("sta", windows("sta")),
         family("stac", windows("stac")),
         family("radial", (1..25).map(|n| format!("radial-{}", f64::from(n) / 8.0)).collect()),

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use nabla_host::{
     parameters::Parameters,
@@ -19,8 +18,8 @@ use nabla_reports::{
 };
 
 use crate::{
-    cli::{BackendName, Cli, Command, DeviceArgs, TuneArgs},
-    commands::worker,
+    cli::{BackendName, Command, DeviceArgs, TuneArgs},
+    commands::{started_with, worker},
     failure::{Failure, Kind},
     lock::DeviceLock,
     output,
@@ -42,23 +41,12 @@ pub(crate) fn run(args: TuneArgs) -> Result<(), Failure> {
         None => tune(&args, std::env::args().collect(), None),
         Some(folder) => {
             let header = read_run(&folder)?.header;
-            let started = started_with(&header, &folder)?;
+            let started = started_with(&header, &folder, "tuning run", |command| match command {
+                Command::Tune(args) if args.resume.is_none() => Some(*args),
+                _ => None,
+            })?;
             tune(&started, header.command.clone(), Some(&folder))
         }
-    }
-}
-
-/// Reads the options a run was started with from its header.
-fn started_with(header: &RunHeader, folder: &Path) -> Result<TuneArgs, Failure> {
-    match Cli::try_parse_from(&header.command).map(|cli| cli.command) {
-        Ok(Command::Tune(args)) if args.resume.is_none() => Ok(*args),
-        _ => Err(Failure::new(
-            Kind::Input,
-            format!(
-                "the log in {} was not started by a tuning run this program understands",
-                folder.display()
-            ),
-        )),
     }
 }
 

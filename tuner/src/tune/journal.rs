@@ -175,7 +175,7 @@ mod tests {
         drop(journal);
         let path = folder.path().join(FILE);
         let mut torn = std::fs::read(&path).unwrap();
-        torn.extend(b"{\"problem\":\"p\",\"resul");
+        torn.extend(b"{\"problem\":\"p\",\"res");
         std::fs::write(&path, torn).unwrap();
 
         let mut journal = Journal::open(folder.path()).unwrap();

@@ -105,6 +105,14 @@ pub struct Constants {
     pub polynomials: u32,
     /// Which query tiles a block of threads computes.
     pub work: Work,
+    /// Value tiles in shared memory; Hopper kernels may have one more or less than key tiles.
+    pub value_stages: u32,
+    /// Whether the warpgroups that compute take turns at the tensor cores.
+    pub ping_pong: bool,
+    /// Whether a key tile is two listed key blocks, a half each.
+    pub pairs: bool,
+    /// Blocks of threads that share what they load: a cluster.
+    pub cluster: u32,
 }
 
 impl Constants {
@@ -121,6 +129,10 @@ impl Constants {
         slack: 0,
         polynomials: 0,
         work: Work::Once,
+        value_stages: 2,
+        ping_pong: false,
+        pairs: false,
+        cluster: 1,
     };
 
     /// Returns the threads of a block.

@@ -46,6 +46,10 @@ impl Config for Chosen {
             slack: number(option_env!("NABLA_SLACK"), default.slack),
             polynomials: number(option_env!("NABLA_POLYNOMIALS"), default.polynomials),
             work: Work::from_code(number(option_env!("NABLA_WORK"), default.work.code())),
+            value_stages: number(option_env!("NABLA_VALUE_STAGES"), default.value_stages),
+            ping_pong: number(option_env!("NABLA_PING_PONG"), default.ping_pong as u32) != 0,
+            pairs: number(option_env!("NABLA_PAIRS"), default.pairs as u32) != 0,
+            cluster: number(option_env!("NABLA_CLUSTER"), default.cluster),
         }
     };
 }
@@ -313,6 +317,8 @@ mod chosen {
 
         #[inline(always)]
         unsafe fn walk(&self, place: Place) -> Union<Chosen> {
+            // A cluster's lists are those of its groups, side by side.
+            let place = place.of_cluster::<Chosen>();
             let consumer = list_of_lane(C, ptx::thread() % 32);
             let (block, _) = self.block(place, consumer);
             // SAFETY: as for the entry point; only blocks that exist have rows.
@@ -346,8 +352,9 @@ mod chosen {
 
         #[inline(always)]
         unsafe fn walk(&self, place: Place) -> AllKeys {
+            let place = place.of_cluster::<Chosen>();
             let mut wanted = 0;
-            for consumer in 0..C.consumers() {
+            for consumer in 0..C.lists() {
                 // SAFETY: reads nothing.
                 wanted |= u32::from(unsafe { self.queries(place, consumer) }.rows != 0) << consumer;
             }

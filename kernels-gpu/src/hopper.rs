@@ -13,8 +13,14 @@ pub const GROUP_ROWS: u32 = 64;
 pub const GROUP_WARPS: u32 = 4;
 /// Most warpgroups that compute.
 pub const MAX_CONSUMERS: u32 = 3;
-/// Most key tiles in shared memory.
+/// Most key tiles in shared memory, and most value tiles.
 pub const MAX_STAGES: u32 = 8;
+/// Most blocks of threads that share what they load.
+pub const MAX_CLUSTER: u32 = 2;
+/// Most lists that one producer walks: one for each lane of four.
+pub const MAX_LISTS: u32 = 4;
+/// Most parts of a key tile that are copied, or wanted, by themselves.
+pub const MAX_PARTS: u32 = 2;
 /// Bytes of a barrier in shared memory, and of what the producer says of a stage.
 const WORD: u32 = 8;
 /// Registers a thread can have.
@@ -50,6 +56,55 @@ impl Constants {
     /// Says whether a warpgroup of its own starts the copies; else the first warp of the one that computes does.
     pub const fn has_producer(&self) -> bool {
         self.warps > self.consumers() * GROUP_WARPS
+    }
+
+    /// Returns how many query tiles share what is loaded: those of all blocks of threads of a cluster.
+    pub const fn lists(&self) -> u32 {
+        self.consumers() * self.cluster
+    }
+
+    /// Returns the parts of a key tile, of as many keys each: the blocks of a pair, or what each block of threads of a
+    /// cluster copies.
+    pub const fn parts(&self) -> u32 {
+        if self.pairs || self.cluster > 1 { MAX_PARTS } else { 1 }
+    }
+
+    /// Returns the keys that are walked at a time.
+    pub const fn walk_step(&self) -> u32 {
+        if self.pairs { self.block_n / MAX_PARTS } else { self.block_n }
+    }
+
+    /// Says whether what is shared between warpgroups and between blocks of threads goes together, `sparse` attention or
+    /// dense.
+    ///
+    /// # Errors
+    /// What is not met, as a sentence.
+    pub const fn check_sharing(&self, sparse: bool) -> Result<(), &'static str> {
+        let Self { stages, value_stages, .. } = *self;
+        if value_stages < 2 || value_stages > MAX_STAGES || value_stages.abs_diff(stages) > 1 {
+            return Err("value tiles are as many as key tiles, or one more or less, and 2 at least: one that is used \
+                        waits for the other");
+        }
+        if value_stages != stages && !self.has_producer() {
+            return Err("a warpgroup that loads for itself fills keys and values of a stage at once: there are as many \
+                        of each");
+        }
+        if self.ping_pong && self.consumers() == 1 {
+            return Err("turns are taken by two or three warpgroups that compute");
+        }
+        if self.pairs && !sparse {
+            return Err("dense attention has no lists whose blocks could be paired");
+        }
+        if self.pairs && self.block_n != 2 * GROUP_ROWS {
+            return Err("a pair is two key blocks of 64 keys or less: block_n is 128");
+        }
+        if self.cluster == 0 || self.cluster > MAX_CLUSTER {
+            return Err("a cluster is 1 or 2 blocks of threads");
+        }
+        if self.cluster > 1 && (!self.has_producer() || self.lists() > MAX_LISTS) {
+            return Err("a cluster has producers, and 4 warpgroups that compute at most");
+        }
+        Ok(())
     }
 
     /// Returns the registers that warpgroups give to each other, if there is a producer and it gains anything.
@@ -97,6 +152,11 @@ impl Constants {
     pub const fn key_tile(&self) -> Tile {
         Tile { rows: self.block_n, head_dim: self.head_dim }
     }
+
+    /// Returns the shape of a part of a key tile.
+    pub const fn key_box(&self) -> Tile {
+        Tile { rows: self.block_n / self.parts(), head_dim: self.head_dim }
+    }
 }
 
 /// Where things lie in shared memory, in bytes from its start, which is aligned to [`TILE_ALIGNMENT`].
@@ -105,11 +165,13 @@ impl Constants {
 ///   Q of each warpgroup │ K of each stage │ V of each stage │ barriers │ notes
 /// ```
 /// Barriers: for each warpgroup, its queries are there; for each stage, keys are there, values are there, keys are
-/// used, values are used. A note is what the producer says of a stage.
+/// used, values are used. A note is what the producer says of a stage of keys. There may be a stage of values more, or
+/// less, than of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedMap {
     consumers: u32,
     stages: u32,
+    value_stages: u32,
     query_bytes: u32,
     key_bytes: u32,
 }
@@ -120,6 +182,7 @@ impl SharedMap {
         Self {
             consumers: c.consumers(),
             stages: c.stages,
+            value_stages: c.value_stages,
             query_bytes: c.query_tile().bytes(),
             key_bytes: c.key_tile().bytes(),
         }
@@ -146,7 +209,7 @@ impl SharedMap {
     /// Returns the barrier of a warpgroup's queries.
     #[inline(always)]
     pub const fn queries_there(self, consumer: u32) -> u32 {
-        self.values(self.stages) + consumer * WORD
+        self.values(self.value_stages) + consumer * WORD
     }
 
     /// Returns the barrier of a stage's keys, there once they have landed.
@@ -164,7 +227,7 @@ impl SharedMap {
     /// Returns the barrier of a stage's keys, used once all warps have left them.
     #[inline(always)]
     pub const fn keys_used(self, slot: u32) -> u32 {
-        self.values_there(self.stages) + slot * WORD
+        self.values_there(self.value_stages) + slot * WORD
     }
 
     /// Returns the barrier of a stage's values, used once all warps have left them.
@@ -176,7 +239,7 @@ impl SharedMap {
     /// Returns the note of a stage.
     #[inline(always)]
     pub const fn note(self, slot: u32) -> u32 {
-        self.values_used(self.stages) + slot * WORD
+        self.values_used(self.value_stages) + slot * WORD
     }
 
     /// Returns all bytes.
@@ -185,7 +248,18 @@ impl SharedMap {
     }
 }
 
-/// What the producer says of a stage: how many keys its tile has, and which warpgroups want it.
+/// Keys of a part of a tile, and a bit for each warpgroup of the block of threads that wants them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// How many keys, at most 128.
+    pub keys: u32,
+    /// Who wants them.
+    pub wanted: u32,
+}
+
+/// What the producer says of a stage: how many keys each part of its tile has, and which warpgroups want them.
+///
+/// Bits 0-7 and 8-15 are the keys of the parts, bits 16-19 and 20-23 who wants them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Note(u32);
 
@@ -193,10 +267,10 @@ impl Note {
     /// There are no more tiles.
     pub const END: Self = Self(0);
 
-    /// Makes the note of a tile of `keys` keys, at least one, that the warpgroups with a bit in `wanted` want.
+    /// Makes the note of a tile; the first part has keys, the second may have none.
     #[inline(always)]
-    pub const fn new(keys: u32, wanted: u32) -> Self {
-        Self(keys | wanted << 16)
+    pub const fn new([first, second]: [Part; 2]) -> Self {
+        Self(first.keys | second.keys << 8 | first.wanted << 16 | second.wanted << 20)
     }
 
     /// Reads a note from its bits.
@@ -211,16 +285,28 @@ impl Note {
         self.0
     }
 
-    /// Returns the keys of the tile; 0 says that there are no more tiles.
+    /// Says that there are no more tiles.
     #[inline(always)]
-    pub const fn keys(self) -> u32 {
-        self.0 & 0xffff
+    pub const fn is_end(self) -> bool {
+        self.0 & 0xff == 0
     }
 
-    /// Says whether a warpgroup wants the tile.
+    /// Returns the keys of the first part.
     #[inline(always)]
-    pub const fn is_for(self, consumer: u32) -> bool {
-        self.0 >> 16 >> consumer & 1 != 0
+    pub const fn keys(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    /// Returns how many keys of a part a warpgroup wants: all or none.
+    #[inline(always)]
+    pub const fn keys_for(self, part: u32, consumer: u32) -> u32 {
+        if self.0 >> (16 + 4 * part + consumer) & 1 == 0 { 0 } else { self.0 >> (8 * part) & 0xff }
+    }
+
+    /// Says which warpgroups want a part of the tile at least, by a bit each.
+    #[inline(always)]
+    pub const fn wanted(self) -> u32 {
+        (self.0 >> 16 | self.0 >> 20) & 0xf
     }
 }
 
@@ -246,6 +332,36 @@ impl Turn {
         } else {
             Self { slot: self.slot + 1, parity: self.parity }
         }
+    }
+}
+
+/// A place in the ring of keys and that of the same tile in the ring of values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turns {
+    keys: Turn,
+    values: Turn,
+}
+
+impl Turns {
+    /// The first.
+    pub const FIRST: Self = Self { keys: Turn::FIRST, values: Turn::FIRST };
+
+    /// Returns the place of the keys.
+    #[inline(always)]
+    pub const fn keys(self) -> Turn {
+        self.keys
+    }
+
+    /// Returns the place of the values: that of the keys where the rings are equally long, so that nobody has to keep both.
+    #[inline(always)]
+    pub const fn values(self, c: &Constants) -> Turn {
+        if c.stages == c.value_stages { self.keys } else { self.values }
+    }
+
+    /// Returns the next.
+    #[inline(always)]
+    pub const fn next(self, c: &Constants) -> Self {
+        Self { keys: self.keys.next(c.stages), values: self.values.next(c.value_stages) }
     }
 }
 

@@ -12,7 +12,10 @@ use crate::{
     hopper::{self, GROUP_ROWS, GROUP_WARPS, SharedMap, TensorMap},
 };
 
+mod list;
 pub mod space;
+
+pub use list::INSTANCES;
 
 /// Bytes of shared memory a block of threads may have on compute capability 8.0.
 pub const MAX_SHARED_BYTES: u32 = 163 * 1024;
@@ -153,7 +156,7 @@ impl Instance {
         dtype: Dtype,
     ) -> Self {
         let warps = block_m / WARP_ROWS;
-        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, ..Constants::DEFAULT };
+        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, value_stages: stages, ..Constants::DEFAULT };
         Self { kernel, constants }
     }
 
@@ -164,7 +167,7 @@ impl Instance {
         dtype: Dtype,
     ) -> Self {
         let warps = (block_m / GROUP_ROWS + 1) * GROUP_WARPS;
-        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, ..Constants::DEFAULT };
+        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, value_stages: stages, ..Constants::DEFAULT };
         Self { kernel, constants }
     }
 
@@ -208,6 +211,26 @@ impl Instance {
         Self { constants: Constants { work, ..self.constants }, ..self }
     }
 
+    /// Keeps `value_stages` value tiles in shared memory, where it is not as many as key tiles.
+    pub const fn with_value_stages(self, value_stages: u32) -> Self {
+        Self { constants: Constants { value_stages, ..self.constants }, ..self }
+    }
+
+    /// Lets the warpgroups that compute take turns at the tensor cores.
+    pub const fn with_ping_pong(self, ping_pong: bool) -> Self {
+        Self { constants: Constants { ping_pong, ..self.constants }, ..self }
+    }
+
+    /// Puts two listed key blocks into one tile, a half each.
+    pub const fn with_pairs(self, pairs: bool) -> Self {
+        Self { constants: Constants { pairs, ..self.constants }, ..self }
+    }
+
+    /// Lets clusters of so many blocks of threads share what they load.
+    pub const fn with_cluster(self, cluster: u32) -> Self {
+        Self { constants: Constants { cluster, ..self.constants }, ..self }
+    }
+
     /// Says whether the constants go together.
     ///
     /// # Errors
@@ -237,8 +260,14 @@ impl Instance {
         if matches!(c.work, Work::Listed) && matches!(self.kernel, Kernel::HopperDense) {
             return Err("all lists of dense attention are equally long: there is no order to choose");
         }
+        if matches!(self.kernel.arch(), Arch::Sm80) && (c.ping_pong || c.pairs || c.cluster != 1) {
+            return Err("only Hopper kernels take turns, pair key blocks or form clusters");
+        }
         match self.kernel {
             Kernel::AttentionSparse | Kernel::AttentionDense => {
+                if c.value_stages != c.stages {
+                    return Err("a stage is a key tile and a value tile: there are as many of each");
+                }
                 if c.block_m < WARP_ROWS || !c.block_m.is_power_of_two() || c.block_m > MAX_SIDE {
                     return Err("block_m is 16, 32, 64 or 128");
                 }
@@ -278,6 +307,9 @@ impl Instance {
                     return Err(
                         "warps are 4 for each 64 rows and 4 that load; a single warpgroup may load for itself",
                     );
+                }
+                if let Err(reason) = c.check_sharing(self.kernel.is_sparse()) {
+                    return Err(reason);
                 }
                 if c.needed_registers() > c.consumer_registers() {
                     return Err(
@@ -342,6 +374,10 @@ impl Instance {
             slack,
             polynomials,
             work,
+            value_stages,
+            ping_pong,
+            pairs,
+            cluster,
         } = self.constants;
         let (arch, dtype) = (self.kernel.arch().name(), dtype.name());
         match self.kernel {
@@ -360,6 +396,11 @@ impl Instance {
             ('r', slack, usual.slack),
             ('e', polynomials, usual.polynomials),
             ('p', work.code(), usual.work.code()),
+            // As many as stages of keys, unless told otherwise.
+            ('v', value_stages, stages),
+            ('t', ping_pong as u32, usual.ping_pong as u32),
+            ('b', pairs as u32, usual.pairs as u32),
+            ('l', cluster, usual.cluster),
         ] {
             if value != usual {
                 write!(out, "_{letter}{value}")?;
@@ -369,7 +410,7 @@ impl Instance {
     }
 
     /// Returns the environment of the device compilation.
-    pub const fn env(&self) -> [(&'static str, u32); 11] {
+    pub const fn env(&self) -> [(&'static str, u32); 15] {
         let Constants {
             block_m,
             block_n,
@@ -382,6 +423,10 @@ impl Instance {
             slack,
             polynomials,
             work,
+            value_stages,
+            ping_pong,
+            pairs,
+            cluster,
         } = self.constants;
         [
             ("NABLA_BLOCK_M", block_m),
@@ -395,6 +440,10 @@ impl Instance {
             ("NABLA_SLACK", slack),
             ("NABLA_POLYNOMIALS", polynomials),
             ("NABLA_WORK", work.code()),
+            ("NABLA_VALUE_STAGES", value_stages),
+            ("NABLA_PING_PONG", ping_pong as u32),
+            ("NABLA_PAIRS", pairs as u32),
+            ("NABLA_CLUSTER", cluster),
         ]
     }
 
@@ -431,7 +480,8 @@ impl Instance {
             Kernel::AttentionPlain | Kernel::ReorderPool => sizes.q_blocks,
             Kernel::Select => sizes.q_blocks.div_ceil(self.constants.block_m),
         };
-        [x, sizes.batch_heads, 1]
+        // Clusters are whole.
+        [x.next_multiple_of(self.constants.cluster), sizes.batch_heads, 1]
     }
 
     /// Returns the blocks of a launch along x, y, z on a device with so many multiprocessors: those of the grid, or as
@@ -441,7 +491,9 @@ impl Instance {
         if !self.constants.work.is_persistent() {
             return [x, y, z];
         }
-        let room = multiprocessors * self.constants.ctas_per_sm;
+        let cluster = self.constants.cluster;
+        let clusters = multiprocessors * self.constants.ctas_per_sm / cluster;
+        let room = if clusters == 0 { cluster } else { clusters * cluster };
         [if x * y < room { x * y } else { room }, 1, 1]
     }
 
@@ -467,129 +519,13 @@ impl Instance {
     pub const fn tensor_maps(&self) -> Option<[TensorMap; 3]> {
         match self.kernel {
             Kernel::HopperSparse | Kernel::HopperDense => {
-                let keys = TensorMap::of(self.constants.key_tile());
+                let keys = TensorMap::of(self.constants.key_box());
                 Some([TensorMap::of(self.constants.query_tile()), keys, keys])
             }
             _ => None,
         }
     }
 }
-
-const fn sparse(shape: [u32; 4], dtype: Dtype) -> Instance {
-    Instance::attention(Kernel::AttentionSparse, shape, dtype)
-}
-
-const fn dense(shape: [u32; 4], dtype: Dtype) -> Instance {
-    Instance::attention(Kernel::AttentionDense, shape, dtype)
-}
-
-const fn hopper_sparse(shape: [u32; 4], dtype: Dtype) -> Instance {
-    Instance::hopper(Kernel::HopperSparse, shape, dtype)
-}
-
-const fn hopper_dense(shape: [u32; 4], dtype: Dtype) -> Instance {
-    Instance::hopper(Kernel::HopperDense, shape, dtype)
-}
-
-/// The instances that are built, tested and shipped: one line each.
-///
-/// As many blocks per multiprocessor as registers allow without spilling: ptxas says how many those are.
-#[rustfmt::skip]
-pub const INSTANCES: &[Instance] = &[
-    //       m   n    d  stages
-    sparse([64, 64,  64, 2], Dtype::Bf16).with_ctas(4),
-    sparse([64, 64,  96, 2], Dtype::Bf16).with_ctas(3),
-    sparse([64, 64, 128, 2], Dtype::Bf16).with_ctas(3),
-    sparse([64, 64,  64, 2], Dtype::F16).with_ctas(4),
-    sparse([64, 64,  96, 2], Dtype::F16).with_ctas(3),
-    sparse([64, 64, 128, 2], Dtype::F16).with_ctas(3),
-    // All the registers there are, and deeper copies in flight.
-    sparse([64, 64,  64, 2], Dtype::Bf16),
-    sparse([64, 64, 128, 2], Dtype::Bf16),
-    sparse([64, 64,  64, 3], Dtype::Bf16).with_ctas(4),
-    sparse([64, 32, 128, 4], Dtype::Bf16).with_ctas(3),
-    sparse([64, 128, 64, 2], Dtype::Bf16).with_ctas(3),
-    // Mask blocks of 32 tokens.
-    sparse([32, 32,  64, 3], Dtype::Bf16).with_ctas(8),
-    sparse([32, 32,  96, 3], Dtype::Bf16).with_ctas(5),
-    sparse([32, 32, 128, 3], Dtype::Bf16).with_ctas(4),
-    // Mask blocks of 128 tokens.
-    sparse([128, 64,  64, 2], Dtype::Bf16).with_ctas(2),
-    sparse([128, 64,  96, 2], Dtype::Bf16),
-    sparse([128, 64, 128, 2], Dtype::Bf16),
-    sparse([128, 64, 128, 2], Dtype::F16),
-    // Corrections and exponentials saved.
-    sparse([64, 64,  64, 2], Dtype::Bf16).with_ctas(4).with_slack(8).with_polynomials(1),
-
-    dense([64, 64,  64, 2], Dtype::Bf16).with_ctas(4),
-    dense([128, 64, 64, 3], Dtype::Bf16).with_ctas(2),
-    dense([128, 64, 96, 2], Dtype::Bf16),
-    dense([64, 64, 128, 2], Dtype::Bf16).with_ctas(3),
-    dense([128, 64, 128, 2], Dtype::Bf16),
-    dense([128, 64, 128, 2], Dtype::F16),
-
-    // Hopper: one warpgroup, several blocks of threads a multiprocessor.
-    hopper_sparse([64, 64,  64, 3], Dtype::Bf16).without_producer().with_ctas(3),
-    hopper_sparse([64, 64, 128, 3], Dtype::Bf16).without_producer().with_ctas(2),
-    hopper_sparse([64, 64,  64, 3], Dtype::F16).without_producer().with_ctas(3),
-    hopper_sparse([64, 64, 128, 3], Dtype::F16).without_producer().with_ctas(2),
-    // A warpgroup that loads, one to three that compute.
-    hopper_sparse([ 64, 64,  64, 6], Dtype::Bf16).with_ctas(2),
-    hopper_sparse([128, 64,  64, 6], Dtype::Bf16),
-    hopper_sparse([192, 64,  64, 6], Dtype::Bf16),
-    hopper_sparse([128, 64,  96, 6], Dtype::Bf16),
-    hopper_sparse([ 64, 64, 128, 3], Dtype::Bf16).with_ctas(2),
-    hopper_sparse([128, 64, 128, 6], Dtype::Bf16),
-    hopper_sparse([192, 64, 128, 5], Dtype::Bf16),
-    hopper_sparse([ 64, 64,  64, 6], Dtype::F16).with_ctas(2),
-    hopper_sparse([128, 64,  64, 6], Dtype::F16),
-    hopper_sparse([192, 64,  64, 6], Dtype::F16),
-    hopper_sparse([128, 64,  96, 6], Dtype::F16),
-    hopper_sparse([ 64, 64, 128, 3], Dtype::F16).with_ctas(2),
-    hopper_sparse([128, 64, 128, 6], Dtype::F16),
-    hopper_sparse([192, 64, 128, 5], Dtype::F16),
-    // Mask blocks of 128 keys.
-    hopper_sparse([128, 128,  64, 4], Dtype::Bf16),
-    hopper_sparse([128, 128, 128, 2], Dtype::Bf16),
-    // Corrections and exponentials saved.
-    hopper_sparse([ 64, 64,  64, 3], Dtype::Bf16).without_producer().with_ctas(3).with_slack(8),
-    hopper_sparse([128, 64,  64, 6], Dtype::Bf16).with_polynomials(1),
-    hopper_sparse([192, 64,  64, 6], Dtype::F16).with_slack(8).with_polynomials(2),
-    hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8),
-    // As many blocks of threads as run at once.
-    hopper_sparse([128, 64,  64, 6], Dtype::Bf16).with_work(Work::Stride),
-    hopper_sparse([192, 64,  64, 6], Dtype::Bf16).with_work(Work::Listed),
-    hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8).with_work(Work::Listed),
-
-    hopper_dense([128, 128,  64, 4], Dtype::Bf16),
-    hopper_dense([192, 64,   64, 6], Dtype::Bf16),
-    hopper_dense([128, 128,  96, 3], Dtype::Bf16),
-    hopper_dense([128, 128, 128, 2], Dtype::Bf16),
-    hopper_dense([128, 128,  64, 4], Dtype::F16),
-    hopper_dense([128, 128, 128, 2], Dtype::F16),
-    hopper_dense([128, 128,  64, 4], Dtype::Bf16).with_slack(8).with_polynomials(1),
-    hopper_dense([128, 128, 128, 2], Dtype::Bf16).with_slack(8).with_work(Work::Stride),
-
-    Instance::tokens(Kernel::AttentionPlain,  64, Dtype::Bf16),
-    Instance::tokens(Kernel::AttentionPlain,  96, Dtype::Bf16),
-    Instance::tokens(Kernel::AttentionPlain, 128, Dtype::Bf16),
-    Instance::tokens(Kernel::AttentionPlain,  64, Dtype::F16),
-    Instance::tokens(Kernel::AttentionPlain,  96, Dtype::F16),
-    Instance::tokens(Kernel::AttentionPlain, 128, Dtype::F16),
-
-    Instance::tokens(Kernel::ReorderPool,  64, Dtype::Bf16),
-    Instance::tokens(Kernel::ReorderPool,  96, Dtype::Bf16),
-    Instance::tokens(Kernel::ReorderPool, 128, Dtype::Bf16),
-    Instance::tokens(Kernel::ReorderPool, 128, Dtype::F16),
-
-    //              rows  key blocks  d
-    Instance::select(8, 2048,  64).with_ctas(2),
-    Instance::select(8, 2048,  96).with_ctas(2),
-    Instance::select(8, 2048, 128).with_ctas(2),
-    // Six rows: two blocks of threads fit a multiprocessor, of which one reads keys while the other looks at its rows.
-    Instance::select(6, 4096, 128).with_ctas(2),
-    Instance::select(4, 8192, 128),
-];
 
 #[cfg(test)]
 mod tests;

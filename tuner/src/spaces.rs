@@ -76,6 +76,10 @@ pub(crate) fn gpu(name: &str, axes: Axes) -> SpaceSpec {
         slack,
         polynomials,
         work,
+        more_values,
+        ping_pong,
+        pairs,
+        cluster,
     } = axes;
     let hopper = kernels.iter().all(|kernel| kernel.arch() == Arch::Sm90a);
     let numbers = |name: &str, values: &[u32]| Axis::new(name, values.iter().map(|&value| i64::from(value)));
@@ -94,6 +98,10 @@ pub(crate) fn gpu(name: &str, axes: Axes) -> SpaceSpec {
             numbers("slack", slack),
             numbers("polynomials", polynomials),
             Axis::new("work", work.iter().map(|work| i64::from(work.code()))),
+            Axis::new("more_values", more_values.iter().map(|&more| i64::from(more))),
+            Axis::new("ping_pong", ping_pong.iter().map(|&takes| Value::Bool(takes))),
+            Axis::new("pairs", pairs.iter().map(|&pairs| Value::Bool(pairs))),
+            numbers("cluster", cluster),
         ],
         checks: vec![Rc::new(move |values| match instance(&axes, values) {
             Some(instance) => instance.check().map_err(str::to_owned),
@@ -105,6 +113,7 @@ pub(crate) fn gpu(name: &str, axes: Axes) -> SpaceSpec {
             ("block_n".to_owned(), Value::Int(64)),
             ("head_dim".to_owned(), Value::Int(128)),
             ("producer".to_owned(), Value::Bool(hopper)),
+            ("more_values".to_owned(), Value::Int(0)),
         ]),
         ..SpaceSpec::default()
     }
@@ -120,6 +129,7 @@ pub(crate) fn instance(axes: &Axes, values: &[&Value]) -> Option<Instance> {
         Value::Text(text) => Some(text.as_str()),
         _ => None,
     };
+    let is = |at: usize, expected: &Value| values.get(at).is_some_and(|&value| value == expected);
     let kernel = axes.kernels.iter().copied().find(|kernel| text(0) == Some(kernel.name()))?;
     let dtype = axes.dtype.iter().copied().find(|dtype| text(5) == Some(dtype.name()))?;
     let point = Point {
@@ -127,10 +137,14 @@ pub(crate) fn instance(axes: &Axes, values: &[&Value]) -> Option<Instance> {
         shape: [number(1)?, number(2)?, number(3)?, number(4)?],
         dtype,
         ctas_per_sm: number(6)?,
-        producer: matches!(values.get(7)?, Value::Bool(true)),
+        producer: is(7, &Value::Bool(true)),
         slack: number(8)?,
         polynomials: number(9)?,
         work: axes.work.iter().copied().find(|work| number(10) == Some(work.code()))?,
+        more_values: axes.more_values.iter().copied().find(|&more| is(11, &Value::Int(i64::from(more))))?,
+        ping_pong: is(12, &Value::Bool(true)),
+        pairs: is(13, &Value::Bool(true)),
+        cluster: number(14)?,
     };
     Some(point.instance())
 }

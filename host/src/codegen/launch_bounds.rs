@@ -10,6 +10,8 @@ pub struct LaunchBounds {
     pub threads: u32,
     /// Blocks that a multiprocessor must be able to hold at once.
     pub min_blocks_per_sm: u32,
+    /// Blocks of a cluster, along x; 1 is none. A kernel that has its cluster written in it is launched like any.
+    pub cluster: u32,
 }
 
 /// PTX whose entry cannot be given bounds.
@@ -87,14 +89,17 @@ impl LaunchBounds {
         };
         let body = after_parameters + code[after_parameters..].find('{').ok_or_else(|| broken(opening))?;
         let between = code[after_parameters..body].trim();
-        if [".maxntid", ".minnctapersm", ".reqntid"].iter().any(|bound| between.contains(bound)) {
+        if [".maxntid", ".minnctapersm", ".reqntid", ".reqnctapercluster"].iter().any(|bound| between.contains(bound)) {
             return Err(LaunchBoundsError::AlreadyBound { entry: entry.to_owned(), got: between.to_owned() });
         }
         if !between.is_empty() && !between.starts_with('.') {
             return Err(broken(after_parameters));
         }
-        let Self { threads, min_blocks_per_sm } = self;
-        let bounds = format!(".maxntid {threads},1,1\n.minnctapersm {min_blocks_per_sm}\n");
+        let Self { threads, min_blocks_per_sm, cluster } = self;
+        let mut bounds = format!(".maxntid {threads},1,1\n.minnctapersm {min_blocks_per_sm}\n");
+        if cluster > 1 {
+            bounds.push_str(&format!(".reqnctapercluster {cluster},1,1\n"));
+        }
         Ok([&ptx[..body], &bounds, &ptx[body..]].concat())
     }
 }
@@ -126,7 +131,7 @@ pub(super) fn without_comments(ptx: &str) -> String {
 mod tests {
     use super::*;
 
-    const BOUNDS: LaunchBounds = LaunchBounds { threads: 128, min_blocks_per_sm: 2 };
+    const BOUNDS: LaunchBounds = LaunchBounds { threads: 128, min_blocks_per_sm: 2, cluster: 1 };
 
     const PTX: &str = "\
 .version 7.0

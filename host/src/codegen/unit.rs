@@ -44,6 +44,7 @@ impl KernelUnit {
             bounds: LaunchBounds {
                 threads: instance.threads(),
                 min_blocks_per_sm: instance.min_blocks_per_sm(),
+                cluster: instance.constants.cluster,
             },
             shared_bytes: instance.shared_bytes(),
             slow_allowed: false,
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_the_cache_are_refused() {
-        let bounds = LaunchBounds { threads: 32, min_blocks_per_sm: 1 };
+        let bounds = LaunchBounds { threads: 32, min_blocks_per_sm: 1, cluster: 1 };
         let unit = |id: &str| KernelUnit {
             id: id.to_owned(),
             kernel: "copy".into(),

@@ -28,6 +28,14 @@ pub struct Axes {
     pub polynomials: &'static [u32],
     /// Which query tiles a block of threads computes.
     pub work: &'static [Work],
+    /// How many value tiles more than key tiles are in shared memory.
+    pub more_values: &'static [i32],
+    /// Whether warpgroups that compute take turns.
+    pub ping_pong: &'static [bool],
+    /// Whether a key tile is two listed key blocks.
+    pub pairs: &'static [bool],
+    /// Blocks of threads of a cluster.
+    pub cluster: &'static [u32],
 }
 
 /// The named spaces.
@@ -41,7 +49,7 @@ pub const SPACES: &[(&str, Axes)] = &[
     ("all", Axes::ALL),
     (
         "hopper-tiles",
-        Axes { dtype: &[Dtype::Bf16], slack: &[0], polynomials: &[0], work: &[Work::Once], ..Axes::HOPPER },
+        Axes { dtype: &[Dtype::Bf16], slack: &[0], polynomials: &[0], work: &[Work::Once], ..Axes::HOPPER_PLAIN },
     ),
     ("hopper-dense", Axes { kernels: &[Kernel::HopperDense], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
     ("hopper-sparse", Axes { kernels: &[Kernel::HopperSparse], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
@@ -62,6 +70,10 @@ impl Axes {
         slack: &[0],
         polynomials: &[0],
         work: &[Work::Once],
+        more_values: &[0],
+        ping_pong: &[false],
+        pairs: &[false],
+        cluster: &[1],
     };
 
     /// The same for attention on compute capability 9.0a.
@@ -77,6 +89,19 @@ impl Axes {
         slack: &[0, 4, 8],
         polynomials: &[0, 1, 2],
         work: &[Work::Once, Work::Stride, Work::Listed],
+        more_values: &[-1, 0, 1],
+        ping_pong: &[false, true],
+        pairs: &[false, true],
+        cluster: &[1, 2],
+    };
+
+    /// The same without what is shared in more than one way: how many value tiles, turns, pairs, clusters.
+    const HOPPER_PLAIN: Self = Self {
+        more_values: &[0],
+        ping_pong: &[false],
+        pairs: &[false],
+        cluster: &[1],
+        ..Self::HOPPER
     };
 
     /// Returns the points that pass [`Instance::check`], in the order of the axes, the last fastest.
@@ -93,10 +118,14 @@ impl Axes {
             self.slack.len(),
             self.polynomials.len(),
             self.work.len(),
+            self.more_values.len(),
+            self.ping_pong.len(),
+            self.pairs.len(),
+            self.cluster.len(),
         ];
         (0..lengths.iter().product()).filter_map(move |point: usize| {
             let mut rest = point;
-            let mut at = [0; 11];
+            let mut at = [0; 15];
             for (at, length) in at.iter_mut().zip(lengths).rev() {
                 *at = rest % length;
                 rest /= length;
@@ -110,6 +139,10 @@ impl Axes {
                 slack: self.slack[at[8]],
                 polynomials: self.polynomials[at[9]],
                 work: self.work[at[10]],
+                more_values: self.more_values[at[11]],
+                ping_pong: self.ping_pong[at[12]],
+                pairs: self.pairs[at[13]],
+                cluster: self.cluster[at[14]],
             };
             let instance = point.instance();
             instance.check().is_ok().then_some(instance)
@@ -136,6 +169,14 @@ pub struct Point {
     pub polynomials: u32,
     /// Of [`Axes::work`].
     pub work: Work,
+    /// Of [`Axes::more_values`].
+    pub more_values: i32,
+    /// Of [`Axes::ping_pong`].
+    pub ping_pong: bool,
+    /// Of [`Axes::pairs`].
+    pub pairs: bool,
+    /// Of [`Axes::cluster`].
+    pub cluster: u32,
 }
 
 impl Point {
@@ -152,5 +193,9 @@ impl Point {
             .with_slack(self.slack)
             .with_polynomials(self.polynomials)
             .with_work(self.work)
+            .with_value_stages(shape[3].saturating_add_signed(self.more_values))
+            .with_ping_pong(self.ping_pong)
+            .with_pairs(self.pairs)
+            .with_cluster(self.cluster)
     }
 }

@@ -146,7 +146,7 @@ pub unsafe fn forward<C: Config>(head: Head, queries: QueryTile, mut keys: impl 
                 }
             }
             if staged[0] < c.block_n {
-                rows::mask(&mut scores, c.block_n, staged[0], lane);
+                rows::mask(&mut scores, 0, c.block_n, staged[0], lane);
             }
             rows::weigh(c, &mut scores, &mut rows, scale, |r, correction| {
                 rows::rescale(c, &mut out, r, correction);

@@ -34,13 +34,13 @@ impl Scale {
     }
 }
 
-/// Removes the keys from `keys` on from `columns` scores of each row.
+/// Removes the keys from `keys` on from the scores of each row that are columns `first..first + columns`.
 #[inline(always)]
-pub fn mask(scores: &mut Fragments, columns: u32, keys: u32, lane: u32) {
-    for n in 0..columns as usize / 8 {
+pub fn mask(scores: &mut Fragments, first: u32, columns: u32, keys: u32, lane: u32) {
+    for n in first as usize / 8..(first + columns) as usize / 8 {
         for i in 0..4 {
             let (_, column) = accumulator_element(lane, i as u32);
-            if n as u32 * 8 + column >= keys {
+            if n as u32 * 8 + column >= first + keys {
                 scores[n][i] = f32::NEG_INFINITY;
             }
         }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::{Config, Constants},
+    hopper::MAX_LISTS,
     ptx,
 };
 
@@ -58,10 +59,10 @@ impl SharedWalk for AllKeys {
 #[inline(always)]
 pub fn list_of_lane(c: Constants, lane: u32) -> u32 {
     // Lanes too many keep the last list once more: that changes no minimum.
-    (lane % 4).min(c.consumers() - 1)
+    (lane % MAX_LISTS).min(c.lists() - 1)
 }
 
-/// The union of the lists of the query tiles of a block of threads.
+/// The union of the lists of the query tiles that share what is loaded: those of a block of threads, or of a cluster.
 ///
 /// Bounds are read a block ahead, list entries two: loads that depend on each other would otherwise stand in a row
 /// before each copy.
@@ -135,16 +136,16 @@ impl<C: Config> Union<C> {
     /// As for [`Union::new`].
     #[inline(always)]
     unsafe fn advance(&mut self) {
-        let consumers = const { C::CONSTANTS.consumers() };
+        let lists = const { C::CONSTANTS.lists() };
         (self.current, self.wanted) = (self.upcoming, self.upcoming_wanted);
         self.upcoming = Run::EMPTY;
         // SAFETY: entries are blocks; `block` is the same in all lanes.
         unsafe {
-            let (block, wanted) = if consumers == 1 {
+            let (block, wanted) = if lists == 1 {
                 (self.entry, 1)
             } else {
                 let block = quad_min(self.entry);
-                (block, ptx::ballot(self.entry == block) & ((1 << consumers) - 1))
+                (block, ptx::ballot(self.entry == block) & ((1 << lists) - 1))
             };
             if block == NONE {
                 return;
@@ -162,7 +163,7 @@ impl<C: Config> Union<C> {
 
 impl<C: Config> SharedWalk for Union<C> {
     // Nobody lists what nobody wants.
-    const SKIPS: bool = C::CONSTANTS.consumers() > 1;
+    const SKIPS: bool = C::CONSTANTS.lists() > 1;
 
     #[inline(always)]
     unsafe fn next(&mut self, step: u32) -> WantedTile {

@@ -5,17 +5,17 @@
 use crate::BlockMask;
 
 /// Lists all groups of query tiles, head after head, those that read most key blocks first; among equals in the order of
-/// heads and groups, so that blocks of threads side by side read the same keys. A group is `consumers` query tiles, of
+/// heads and groups, so that blocks of threads side by side read the same keys. A group is `shared_by` query tiles, of
 /// which every query block has `tiles`.
-pub(super) fn longest_first(mask: &BlockMask, [groups, tiles, consumers]: [usize; 3]) -> Vec<u32> {
+pub(super) fn longest_first(mask: &BlockMask, [groups, tiles, shared_by]: [usize; 3]) -> Vec<u32> {
     let (heads, q_blocks) = (mask.batch_heads(), mask.q_layout().blocks());
     // The union of the lists of a group, counted: the last group that each key block was seen in.
     let mut seen = vec![usize::MAX; mask.kv_layout().blocks()];
     let mut lengths = Vec::with_capacity(heads * groups);
     for index in 0..heads * groups {
-        let first_tile = index % groups * consumers;
+        let first_tile = index % groups * shared_by;
         let mut length = 0;
-        for block in (first_tile / tiles..=(first_tile + consumers - 1) / tiles).filter(|&b| b < q_blocks) {
+        for block in (first_tile / tiles..=(first_tile + shared_by - 1) / tiles).filter(|&b| b < q_blocks) {
             for &kv_block in mask.row(index / groups, block) {
                 length += usize::from(std::mem::replace(&mut seen[kv_block as usize], index) != index);
             }

@@ -458,13 +458,14 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
     /// 0 if it takes none.
     fn work_order(&mut self, instance: &Instance, sizes: &Sizes) -> Result<u64, DeviceError> {
         let (Work::Listed, Some(lists)) = (instance.constants.work, &mut self.lists) else { return Ok(0) };
-        let consumers = instance.constants.consumers();
-        if lists.order.as_ref().is_none_or(|(known, _)| *known != consumers) {
-            let groups = instance.grid(sizes)[0] as usize;
+        // A cluster takes its work together.
+        let shared_by = instance.constants.lists();
+        if lists.order.as_ref().is_none_or(|(known, _)| *known != shared_by) {
+            let groups = (instance.grid(sizes)[0] / instance.constants.cluster) as usize;
             let tiles = sizes.q_block.div_ceil(instance.query_rows()) as usize;
-            let order = longest_first(&lists.mask, [groups, tiles, consumers as usize]);
+            let order = longest_first(&lists.mask, [groups, tiles, shared_by as usize]);
             let buffer = Buffer::of(&self.backend.device, "order of work", bytemuck::cast_slice(&order))?;
-            lists.order = Some((consumers, buffer));
+            lists.order = Some((shared_by, buffer));
         }
         Ok(lists.order.as_ref().map_or(0, |(_, buffer)| buffer.address()))
     }

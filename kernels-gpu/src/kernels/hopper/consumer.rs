@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::{Config, WARP_ROWS},
-    hopper::{GROUP_WARPS, Note, Turn},
+    hopper::{GROUP_WARPS, MAX_CONSUMERS, MAX_PARTS, Note, Turn, Turns},
     kernels::{
         attention::QueryTile,
         lanes::quad_sum,
@@ -22,6 +22,9 @@ use crate::{
     softmax::OnlineRow,
 };
 
+/// Threads at the barrier of a turn: those of the consumer whose turn it is, and of the one before.
+const TURN_THREADS: u32 = 2 * GROUP_WARPS * 32;
+
 /// A warp of a consumer.
 pub(super) struct Consumer<C> {
     ring: Ring<C>,
@@ -32,7 +35,7 @@ pub(super) struct Consumer<C> {
     job: Job,
     scale: Scale,
     /// Where the next walk starts.
-    turn: Turn,
+    turns: Turns,
     /// Parity of the phase that ends when the next queries are there.
     queries_parity: u32,
 }
@@ -40,7 +43,7 @@ pub(super) struct Consumer<C> {
 impl<C: Config> Consumer<C> {
     #[inline(always)]
     pub(super) fn new(ring: Ring<C>, job: Job, scale: Scale, index: u32, warp: u32) -> Self {
-        Self { ring, index, warp, job, scale, turn: Turn::FIRST, queries_parity: 0 }
+        Self { ring, index, warp, job, scale, turns: Turns::FIRST, queries_parity: 0 }
     }
 
     /// Computes the attention of `queries`, of head `bh`, to what the walk `W` names.
@@ -65,14 +68,16 @@ impl<C: Config> Consumer<C> {
             let mut weights: Operands = [[0; 4]; 8];
             // The tile whose weights are known and whose P V has not started, if any.
             let (mut held, mut holds) = (Turn::FIRST, 0);
-            let mut turn = self.turn;
+            let mut turns = self.turns;
             loop {
                 // A number the compiler does not know: it would make a loop of each of its values, with its own products,
                 // and the assembler would no longer see what is the same in all lanes.
                 holds = ptx::opaque(holds);
-                let note = ring.wait_for_keys(turn);
+                let (keys, values) = (turns.keys(), turns.values(&c));
+                let note = ring.wait_for_keys(keys);
                 if self.wants(note) {
-                    let mut scores = self.start_scores(turn);
+                    self.wait_for_turn(note);
+                    let mut scores = self.start_scores(keys);
                     // Behind S of this tile, O += P V of the one before.
                     if holds != 0 {
                         self.start_output(held, &mut out, &weights);
@@ -80,8 +85,9 @@ impl<C: Config> Consumer<C> {
                     } else {
                         wgmma::commit_nothing();
                     }
+                    self.pass_turn(note);
                     wgmma::wait_accumulators::<1>(c.block_n, &mut scores);
-                    ring.leave_keys(turn);
+                    ring.leave_keys(keys);
                     let corrections = self.weigh(&mut scores, note, &mut rows);
                     // The exponentials are for the time the product takes.
                     ptx::settle(rows[0].sum + rows[1].sum);
@@ -96,30 +102,30 @@ impl<C: Config> Consumer<C> {
                         rows::rescale(c, &mut out, r, corrections[r]);
                     }
                     weights = self.round(&scores);
-                    (held, holds) = (turn, 1);
+                    (held, holds) = (values, 1);
                 } else {
                     // Before tiles are skipped: the producer may need the held slot for them.
                     if holds != 0 {
                         self.start_output(held, &mut out, &weights);
                         wgmma::wait_accumulators::<0>(c.head_dim, &mut out);
                         // Behind the last tile nobody waits for room.
-                        if c.work.is_persistent() || W::SKIPS && note.keys() != 0 {
+                        if c.work.is_persistent() || W::SKIPS && !note.is_end() {
                             ring.leave_values(held);
                         }
                         holds = 0;
                     }
-                    if !c.work.is_persistent() && note.keys() == 0 {
+                    if !c.work.is_persistent() && note.is_end() {
                         break;
                     }
-                    ring.leave_keys(turn);
-                    ring.wait_for_values(turn);
-                    ring.leave_values(turn);
-                    if note.keys() == 0 {
-                        self.turn = turn.next(c.stages);
+                    ring.leave_keys(keys);
+                    ring.wait_for_values(values);
+                    ring.leave_values(values);
+                    if note.is_end() {
+                        self.turns = turns.next(&c);
                         break;
                     }
                 }
-                turn = turn.next(c.stages);
+                turns = turns.next(&c);
             }
             if queries.rows != 0 {
                 self.store(bh, queries, &out, &rows);
@@ -189,8 +195,62 @@ impl<C: Config> Consumer<C> {
     /// Says whether this consumer has to do with a tile.
     #[inline(always)]
     fn wants(&self, note: Note) -> bool {
-        // Nobody lists what nobody wants: a single consumer wants all.
-        note.keys() != 0 && (const { C::CONSTANTS.consumers() } == 1 || note.is_for(self.index))
+        // Nobody lists what nobody wants: a single list is of what is wanted.
+        !note.is_end() && (const { C::CONSTANTS.lists() } == 1 || note.wanted() >> self.index & 1 != 0)
+    }
+
+    /// Says whether turns are taken at a tile, as 0 or 1: if all consumers want it.
+    #[inline(always)]
+    fn takes_turns(note: Note) -> u32 {
+        u32::from(note.wanted() == (1 << const { C::CONSTANTS.consumers() }) - 1)
+    }
+
+    /// Returns the barrier of a consumer's turn, behind those where warpgroups meet.
+    #[inline(always)]
+    fn turn_barrier(consumer: u32) -> u32 {
+        1 + MAX_CONSUMERS + consumer
+    }
+
+    /// Gives the first turn to the first consumer, as if the last had had one.
+    ///
+    /// # Safety
+    /// All threads of the warpgroup come here, before its first tile.
+    #[inline(always)]
+    pub(super) unsafe fn give_first_turn(&self) {
+        let c = const { C::CONSTANTS };
+        if c.ping_pong {
+            let last = u32::from(self.index + 1 == c.consumers());
+            // SAFETY: the caller's.
+            unsafe { hopper::pass_turn(last, Self::turn_barrier(0), TURN_THREADS) }
+        }
+    }
+
+    /// Waits until it is this consumer's turn to start products.
+    ///
+    /// # Safety
+    /// As for [`Consumer::run`], at a tile that it wants.
+    #[inline(always)]
+    unsafe fn wait_for_turn(&self, note: Note) {
+        if const { C::CONSTANTS.ping_pong } {
+            // SAFETY: the caller's; the consumer before comes here for the same tile, or did for the one before.
+            unsafe {
+                hopper::wait_for_turn(Self::takes_turns(note), Self::turn_barrier(self.index), TURN_THREADS);
+            }
+        }
+    }
+
+    /// Lets the next consumer start its products.
+    ///
+    /// # Safety
+    /// As for [`Consumer::wait_for_turn`], after it.
+    #[inline(always)]
+    unsafe fn pass_turn(&self, note: Note) {
+        let c = const { C::CONSTANTS };
+        if c.ping_pong {
+            let next = if self.index + 1 == c.consumers() { 0 } else { self.index + 1 };
+            // SAFETY: the caller's.
+            unsafe { hopper::pass_turn(Self::takes_turns(note), Self::turn_barrier(next), TURN_THREADS) }
+        }
     }
 
     /// Starts S = Q Kᵀ, unscaled, and returns where it will be.
@@ -240,8 +300,17 @@ impl<C: Config> Consumer<C> {
     #[inline(always)]
     unsafe fn weigh(&self, scores: &mut Fragments, note: Note, rows: &mut [OnlineRow; 2]) -> [f32; 2] {
         let c = const { C::CONSTANTS };
-        if note.keys() < c.block_n {
-            rows::mask(scores, c.block_n, note.keys(), ptx::thread() % 32);
+        let lane = ptx::thread() % 32;
+        if c.pairs {
+            let columns = c.block_n / MAX_PARTS;
+            for part in 0..MAX_PARTS {
+                let keys = note.keys_for(part, self.index);
+                if keys < columns {
+                    rows::mask(scores, part * columns, columns, keys, lane);
+                }
+            }
+        } else if note.keys() < c.block_n {
+            rows::mask(scores, 0, c.block_n, note.keys(), lane);
         }
         let mut corrections = [0.0; 2];
         // SAFETY: the caller's.

@@ -25,7 +25,15 @@
 //! A block of threads may go on to more query tiles, a place after the other. The ring then goes round from one place to
 //! the next, with a slot for the end of each: copies for the next are under way while the last output is stored.
 //!
-//! A tile is never a mix of two blocks. A copy may read past a block's end, into tokens of the next: their scores are
+//! Consumers may take turns at the tensor cores (`ping_pong`): while one has its products computed, the other computes its
+//! softmax. A turn is one of a tile that all of them want, so that each knows from the notes alone whose it is.
+//!
+//! A tile may be a pair of blocks (`pairs`), a half each, of which a consumer may want one: the other's scores are masked.
+//!
+//! Two blocks of threads may be a cluster (`cluster`): both walk the union of all their lists, each copies one half of
+//! every tile, to both.
+//!
+//! Without pairs a tile is never a mix of two blocks. A copy may read past a block's end, into tokens of the next: their scores are
 //! masked, so that their values count 0 times (and make NaN of the rows if they are infinite or NaN).
 //!
 //! Sources: Shah et al., "FlashAttention-3" (warp specialisation, overlap of products and softmax); the layouts are those
@@ -42,7 +50,7 @@ use ring::Ring;
 use super::{attention::QueryTile, rows::Scale, union::SharedWalk};
 use crate::{
     config::{Config, Work},
-    hopper::{GROUP_WARPS, Turn},
+    hopper::{GROUP_WARPS, Turns},
     ptx::{self, hopper},
 };
 
@@ -93,6 +101,20 @@ pub struct Place {
     pub bh: u32,
 }
 
+impl Place {
+    /// Returns the number of the block of threads in its cluster: groups side by side are one's.
+    #[inline(always)]
+    pub fn rank<C: Config>(self) -> u32 {
+        self.group % const { C::CONSTANTS.cluster }
+    }
+
+    /// Returns the place of the first block of threads of the cluster.
+    #[inline(always)]
+    pub fn of_cluster<C: Config>(self) -> Self {
+        Self { group: self.group - self.rank::<C>(), bh: self.bh }
+    }
+}
+
 /// What is computed at each place.
 pub trait Task: Copy {
     /// The walk of the keys.
@@ -104,7 +126,8 @@ pub trait Task: Copy {
     /// The place is one of the launch's.
     unsafe fn queries(&self, place: Place, consumer: u32) -> QueryTile;
 
-    /// Makes the walk of the keys.
+    /// Makes the walk of the keys of all query tiles that share what is loaded: those of a block of threads, or of a
+    /// cluster.
     ///
     /// # Safety
     /// As for [`Task::queries`]; all lanes of a warp come here.
@@ -123,25 +146,26 @@ impl Places {
     /// Does the work of this block of threads, place after place: the same ones in the same order in all its warps.
     ///
     /// # Safety
-    /// All lanes of the warp come here. `order`, if the work is listed, has an entry below `groups * heads` for each.
+    /// All lanes of the warp come here. Groups are whole clusters; `order`, if the work is listed, has an entry below
+    /// `groups / cluster * heads` for each.
     #[inline(always)]
     unsafe fn each<C: Config>(self, mut work: impl FnMut(Place)) {
         let c = const { C::CONSTANTS };
         if !c.work.is_persistent() {
             return work(Place { group: ptx::block_x(), bh: ptx::block_y() });
         }
-        let mut at = ptx::block_x();
-        while at < self.groups * self.heads {
+        // A cluster takes the groups of its blocks of threads together. At least 1: division by zero would call a panic.
+        let (rank, clusters) = (ptx::block_x() % c.cluster, (self.groups / c.cluster).max(1));
+        let mut at = ptx::block_x() / c.cluster;
+        while at < clusters * self.heads {
             // SAFETY: the caller's.
             let index = if c.work == Work::Listed {
                 unsafe { ptx::uniform(*self.order.add(at as usize)) }
             } else {
                 at
             };
-            // At least 1: division by zero would call a panic.
-            let groups = self.groups.max(1);
-            work(Place { group: index % groups, bh: index / groups });
-            at += ptx::blocks_x();
+            work(Place { group: index % clusters * c.cluster + rank, bh: index / clusters });
+            at += ptx::blocks_x() / c.cluster;
         }
     }
 }
@@ -164,29 +188,50 @@ pub unsafe fn forward<C: Config, T: Task>(job: Job, task: T, places: Places) {
             ring.make_barriers();
             job.maps.prefetch();
         }
-        ptx::barrier();
+        meet::<C>();
 
         if !c.has_producer() {
             places.each::<C>(|place| {
-                let producer = Producer::new(ring, job, place.bh, task.walk(place), Turn::FIRST);
+                let producer = Producer::new(ring, job, place, task.walk(place), Turns::FIRST);
                 let mut consumer = Consumer::<C>::new(ring, job, scale, 0, warp);
                 consumer.run::<T::Walk>(place.bh, task.queries(place, 0), Inline::new(warp == 0, producer));
             });
         } else if warp < GROUP_WARPS {
             give_registers::<C>();
             if warp == 0 {
-                let mut turn = Turn::FIRST;
+                let mut turns = Turns::FIRST;
                 places.each::<C>(|place| {
-                    turn = Producer::<C, T::Walk>::new(ring, job, place.bh, task.walk(place), turn).run();
+                    turns = Producer::<C, T::Walk>::new(ring, job, place, task.walk(place), turns).run();
                 });
             }
         } else {
             take_registers::<C>();
             let index = warp / GROUP_WARPS - 1;
             let mut consumer = Consumer::<C>::new(ring, job, scale, index, warp % GROUP_WARPS);
+            consumer.give_first_turn();
             places.each::<C>(|place| {
                 consumer.run::<T::Walk>(place.bh, task.queries(place, index), Separate);
             });
+        }
+        if c.cluster > 1 {
+            // Shared memory stays until nobody of the cluster arrives at its barriers any more.
+            hopper::cluster_barrier();
+        }
+    }
+}
+
+/// Waits for all threads that share what is loaded.
+///
+/// # Safety
+/// All threads of the block come here, and those of its cluster.
+#[inline(always)]
+unsafe fn meet<C: Config>() {
+    // SAFETY: the caller's.
+    unsafe {
+        if const { C::CONSTANTS.cluster > 1 } {
+            hopper::cluster_barrier();
+        } else {
+            ptx::barrier();
         }
     }
 }

@@ -6,6 +6,9 @@
 //!             ◄──────────────────────────────────────────────────────────────────────────────────── each warp leaves
 //!                      keys_used, values_used: an arrival of every warp of every consumer, whether it wanted the tile
 //! ```
+//! In a cluster each block of threads has a ring, and each producer fills a part of every slot of all rings: a slot has
+//! room when the consumers of all blocks have left theirs, so they arrive everywhere.
+//!
 //! Every consumer waits for every tile, also for the values of one it skips: its parities could otherwise name a phase
 //! that is not over yet.
 
@@ -20,6 +23,8 @@ use crate::{
 /// The ring of a block of threads, at its place in shared memory.
 pub(super) struct Ring<C> {
     shared: u32,
+    /// The same place in the other block of threads of the cluster, if there is one.
+    peer: u32,
     constants: PhantomData<C>,
 }
 
@@ -37,17 +42,20 @@ impl<C: Config> Ring<C> {
     /// Finds the ring.
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Self { shared: ptx::shared_base(), constants: PhantomData }
+        let shared = ptx::shared_base();
+        let clustered = const { C::CONSTANTS.cluster > 1 };
+        let peer = if clustered { hopper::in_block(hopper::rank() ^ 1, shared) } else { shared };
+        Self { shared, peer, constants: PhantomData }
     }
 
-    /// Makes all barriers; a barrier of the block must follow before anyone uses them.
+    /// Makes all barriers; a barrier of the block, or cluster, must follow before anyone uses them.
     ///
     /// # Safety
     /// All lanes of one warp come here.
     #[inline(always)]
     pub(super) unsafe fn make_barriers(self) {
         let c = const { C::CONSTANTS };
-        let warps = c.consumers() * GROUP_WARPS;
+        let warps = c.lists() * GROUP_WARPS;
         // SAFETY: barriers lie within `SharedMap::bytes`, and nobody has them yet.
         unsafe {
             if !hopper::elect() {
@@ -58,8 +66,10 @@ impl<C: Config> Ring<C> {
             }
             for slot in 0..c.stages {
                 hopper::barrier_init(self.shared + Self::MAP.keys_there(slot), 1);
-                hopper::barrier_init(self.shared + Self::MAP.values_there(slot), 1);
                 hopper::barrier_init(self.shared + Self::MAP.keys_used(slot), warps);
+            }
+            for slot in 0..c.value_stages {
+                hopper::barrier_init(self.shared + Self::MAP.values_there(slot), 1);
                 hopper::barrier_init(self.shared + Self::MAP.values_used(slot), warps);
             }
             hopper::publish_barriers();
@@ -110,7 +120,7 @@ impl<C: Config> Ring<C> {
     pub(super) unsafe fn wait_for_room_for_keys(self, turn: Turn) {
         // The first time around, the phase before the first counts as over.
         // SAFETY: the caller's.
-        unsafe { hopper::wait(self.shared + Self::MAP.keys_used(turn.slot), turn.parity ^ 1) }
+        unsafe { self.wait_for_room(Self::MAP.keys_used(turn.slot), turn) }
     }
 
     /// Waits until all consumers have left the values that were in the slot before.
@@ -120,7 +130,24 @@ impl<C: Config> Ring<C> {
     #[inline(always)]
     pub(super) unsafe fn wait_for_room_for_values(self, turn: Turn) {
         // SAFETY: the caller's.
-        unsafe { hopper::wait(self.shared + Self::MAP.values_used(turn.slot), turn.parity ^ 1) }
+        unsafe { self.wait_for_room(Self::MAP.values_used(turn.slot), turn) }
+    }
+
+    /// Waits for the phase before this turn's.
+    ///
+    /// # Safety
+    /// As for [`Ring::wait_for_room_for_keys`].
+    #[inline(always)]
+    unsafe fn wait_for_room(self, barrier: u32, turn: Turn) {
+        // SAFETY: the caller's.
+        unsafe {
+            if const { C::CONSTANTS.cluster > 1 } {
+                // Consumers of the other block read what this producer's copy will overwrite.
+                hopper::wait_for_cluster(self.shared + barrier, turn.parity ^ 1);
+            } else {
+                hopper::wait(self.shared + barrier, turn.parity ^ 1);
+            }
+        }
     }
 
     /// Writes the note of a slot; released by the producer's arrival for its keys.
@@ -163,7 +190,7 @@ impl<C: Config> Ring<C> {
     #[inline(always)]
     pub(super) unsafe fn leave_keys(self, turn: Turn) {
         // SAFETY: the caller's.
-        unsafe { leave(self.shared + Self::MAP.keys_used(turn.slot)) }
+        unsafe { self.leave(Self::MAP.keys_used(turn.slot)) }
     }
 
     /// Leaves the values of a slot, for this warp.
@@ -173,21 +200,24 @@ impl<C: Config> Ring<C> {
     #[inline(always)]
     pub(super) unsafe fn leave_values(self, turn: Turn) {
         // SAFETY: the caller's.
-        unsafe { leave(self.shared + Self::MAP.values_used(turn.slot)) }
+        unsafe { self.leave(Self::MAP.values_used(turn.slot)) }
     }
-}
 
-/// Arrives once for the warp, after all its lanes.
-///
-/// # Safety
-/// All lanes of the warp come here; an arrival of the warp is due.
-#[inline(always)]
-unsafe fn leave(barrier: u32) {
-    // SAFETY: the caller's.
-    unsafe {
-        ptx::warp_barrier();
-        if hopper::elect() {
-            hopper::arrive(barrier);
+    /// Arrives once for the warp, after all its lanes, wherever a producer waits for it.
+    ///
+    /// # Safety
+    /// All lanes of the warp come here; an arrival of the warp is due.
+    #[inline(always)]
+    unsafe fn leave(self, barrier: u32) {
+        // SAFETY: the caller's.
+        unsafe {
+            ptx::warp_barrier();
+            if hopper::elect() {
+                hopper::arrive(self.shared + barrier);
+                if const { C::CONSTANTS.cluster > 1 } {
+                    hopper::arrive_in_cluster(self.peer + barrier);
+                }
+            }
         }
     }
 }

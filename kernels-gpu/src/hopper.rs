@@ -82,12 +82,16 @@ impl Constants {
     pub const fn check_sharing(&self, sparse: bool) -> Result<(), &'static str> {
         let Self { stages, value_stages, .. } = *self;
         if value_stages < 2 || value_stages > MAX_STAGES || value_stages.abs_diff(stages) > 1 {
-            return Err("value tiles are as many as key tiles, or one more or less, and 2 at least: one that is used \
-                        waits for the other");
+            return Err(
+                "value tiles are as many as key tiles, or one more or less, and 2 at least: one that is used \
+                        waits for the other",
+            );
         }
         if value_stages != stages && !self.has_producer() {
-            return Err("a warpgroup that loads for itself fills keys and values of a stage at once: there are as many \
-                        of each");
+            return Err(
+                "a warpgroup that loads for itself fills keys and values of a stage at once: there are as many \
+                        of each",
+            );
         }
         if self.ping_pong && self.consumers() == 1 {
             return Err("turns are taken by two or three warpgroups that compute");

@@ -156,7 +156,16 @@ impl Instance {
         dtype: Dtype,
     ) -> Self {
         let warps = block_m / WARP_ROWS;
-        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, value_stages: stages, ..Constants::DEFAULT };
+        let constants = Constants {
+            block_m,
+            block_n,
+            head_dim,
+            stages,
+            dtype,
+            warps,
+            value_stages: stages,
+            ..Constants::DEFAULT
+        };
         Self { kernel, constants }
     }
 
@@ -167,7 +176,16 @@ impl Instance {
         dtype: Dtype,
     ) -> Self {
         let warps = (block_m / GROUP_ROWS + 1) * GROUP_WARPS;
-        let constants = Constants { block_m, block_n, head_dim, stages, dtype, warps, value_stages: stages, ..Constants::DEFAULT };
+        let constants = Constants {
+            block_m,
+            block_n,
+            head_dim,
+            stages,
+            dtype,
+            warps,
+            value_stages: stages,
+            ..Constants::DEFAULT
+        };
         Self { kernel, constants }
     }
 

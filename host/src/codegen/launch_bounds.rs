@@ -89,7 +89,10 @@ impl LaunchBounds {
         };
         let body = after_parameters + code[after_parameters..].find('{').ok_or_else(|| broken(opening))?;
         let between = code[after_parameters..body].trim();
-        if [".maxntid", ".minnctapersm", ".reqntid", ".reqnctapercluster"].iter().any(|bound| between.contains(bound)) {
+        if [".maxntid", ".minnctapersm", ".reqntid", ".reqnctapercluster"]
+            .iter()
+            .any(|bound| between.contains(bound))
+        {
             return Err(LaunchBoundsError::AlreadyBound { entry: entry.to_owned(), got: between.to_owned() });
         }
         if !between.is_empty() && !between.starts_with('.') {

@@ -32,23 +32,20 @@ fn registers_given_never_exceed_those_launched_with() {
 #[test]
 fn nothing_in_shared_memory_overlaps() {
     for consumers in 1..=MAX_CONSUMERS {
-        for stages in [2, 3, 5] {
-            let c = constants(consumers, true, stages);
+        for (stages, value_stages) in [(2, 2), (3, 3), (5, 4), (2, 3)] {
+            let c = Constants { value_stages, ..constants(consumers, true, stages) };
             let map = SharedMap::of(&c);
             let mut places: Vec<(u32, u32)> = Vec::new();
             places.extend((0..consumers).map(|i| (map.queries(i), c.query_tile().bytes())));
             places.extend((0..consumers).map(|i| (map.queries_there(i), WORD)));
             for slot in 0..stages {
                 places.push((map.keys(slot), c.key_tile().bytes()));
-                places.push((map.values(slot), c.key_tile().bytes()));
-                let words = [
-                    map.keys_there(slot),
-                    map.values_there(slot),
-                    map.keys_used(slot),
-                    map.values_used(slot),
-                    map.note(slot),
-                ];
+                let words = [map.keys_there(slot), map.keys_used(slot), map.note(slot)];
                 places.extend(words.map(|at| (at, WORD)));
+            }
+            for slot in 0..value_stages {
+                places.push((map.values(slot), c.key_tile().bytes()));
+                places.extend([map.values_there(slot), map.values_used(slot)].map(|at| (at, WORD)));
             }
             places.sort_unstable();
             let mut end = 0;
@@ -64,10 +61,17 @@ fn nothing_in_shared_memory_overlaps() {
 
 #[test]
 fn a_note_says_what_it_was_made_of() {
-    let note = Note::from_bits(Note::new(128, 0b101).bits());
-    assert_eq!(note.keys(), 128);
-    assert_eq!([0, 1, 2].map(|consumer| note.is_for(consumer)), [true, false, true]);
-    assert_eq!(Note::END.keys(), 0);
+    let nothing = Part { keys: 0, wanted: 0 };
+    let note = Note::from_bits(Note::new([Part { keys: 128, wanted: 0b101 }, nothing]).bits());
+    assert_eq!((note.keys(), note.wanted(), note.is_end()), (128, 0b101, false));
+    let pair = Note::new([Part { keys: 64, wanted: 0b001 }, Part { keys: 3, wanted: 0b110 }]);
+    assert_eq!(
+        [0, 1, 2].map(|consumer| [0, 1].map(|part| pair.keys_for(part, consumer))),
+        [[64, 0], [0, 3], [0, 3]]
+    );
+    assert_eq!((pair.keys(), pair.wanted()), (64, 0b111));
+    // A tile that only another block of threads wants is no end.
+    assert!(!Note::new([Part { keys: 1, wanted: 0 }, nothing]).is_end() && Note::END.is_end());
 }
 
 #[test]
@@ -96,4 +100,28 @@ fn boxes_are_what_the_hardware_takes() {
     }
     let distinct: BTreeSet<u32> = [64, 96, 128].map(|d| Tile { rows: 64, head_dim: d }.panels()).into();
     assert_eq!(distinct, [1, 2, 3].into());
+}
+
+#[test]
+fn rings_of_keys_and_values_go_round_apart() {
+    let c = Constants { value_stages: 3, ..constants(2, true, 2) };
+    let mut turns = Turns::FIRST;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let (keys, values) = (turns.keys(), turns.values(&c));
+        seen.push((keys.slot, keys.parity, values.slot, values.parity));
+        turns = turns.next(&c);
+    }
+    assert_eq!(seen, [(0, 0, 0, 0), (1, 0, 1, 0), (0, 1, 2, 0), (1, 1, 0, 1)]);
+}
+
+#[test]
+fn what_is_shared_has_its_parts() {
+    let one = constants(2, true, 2);
+    assert_eq!((one.lists(), one.parts(), one.walk_step()), (2, 1, 64));
+    let cluster = Constants { cluster: 2, ..one };
+    assert_eq!((cluster.lists(), cluster.parts(), cluster.walk_step()), (4, 2, 64));
+    let pairs = Constants { block_n: 128, pairs: true, ..one };
+    assert_eq!((pairs.lists(), pairs.parts(), pairs.walk_step()), (2, 2, 64));
+    assert_eq!(Constants { cluster: 2, ..pairs }.key_box(), Tile { rows: 64, head_dim: 128 });
 }

@@ -49,7 +49,13 @@ pub const SPACES: &[(&str, Axes)] = &[
     ("all", Axes::ALL),
     (
         "hopper-tiles",
-        Axes { dtype: &[Dtype::Bf16], slack: &[0], polynomials: &[0], work: &[Work::Once], ..Axes::HOPPER_PLAIN },
+        Axes {
+            dtype: &[Dtype::Bf16],
+            slack: &[0],
+            polynomials: &[0],
+            work: &[Work::Once],
+            ..Axes::HOPPER_PLAIN
+        },
     ),
     ("hopper-dense", Axes { kernels: &[Kernel::HopperDense], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
     ("hopper-sparse", Axes { kernels: &[Kernel::HopperSparse], dtype: &[Dtype::Bf16], ..Axes::HOPPER }),
@@ -96,13 +102,8 @@ impl Axes {
     };
 
     /// The same without what is shared in more than one way: how many value tiles, turns, pairs, clusters.
-    const HOPPER_PLAIN: Self = Self {
-        more_values: &[0],
-        ping_pong: &[false],
-        pairs: &[false],
-        cluster: &[1],
-        ..Self::HOPPER
-    };
+    const HOPPER_PLAIN: Self =
+        Self { more_values: &[0], ping_pong: &[false], pairs: &[false], cluster: &[1], ..Self::HOPPER };
 
     /// Returns the points that pass [`Instance::check`], in the order of the axes, the last fastest.
     pub fn instances(self) -> impl Iterator<Item = Instance> {

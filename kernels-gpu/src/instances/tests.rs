@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, string::String, vec::Vec};
 
 use super::{
+    list::{dense, hopper_dense, hopper_sparse, sparse},
     space::{Axes, SPACES},
     *,
 };
@@ -38,6 +39,10 @@ fn names_are_stable_and_different() {
     assert_eq!(id(&last), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12_r8_p2");
     assert_eq!(Work::from_code(Work::Stride.code()), Work::Stride);
     assert_eq!(Work::from_code(Work::Listed.code()), Work::Listed);
+    let shared = hopper.with_value_stages(6).with_ping_pong(true);
+    assert_eq!(id(&shared), "bsfwd_sm90a_m128_n64_d128_bf16_s5_w12_v6_t1");
+    let wide = hopper_sparse([128, 128, 128, 3], Dtype::Bf16).with_pairs(true).with_cluster(2);
+    assert_eq!(id(&wide), "bsfwd_sm90a_m128_n128_d128_bf16_s3_w12_b1_l2");
     assert_eq!(id(&alone.with_slack(4)), "dnfwd_sm90a_m64_n64_d64_f16_s3_w4_c2_r4");
     assert_eq!(id(&sparse_with(|c| c.ctas_per_sm = 2)), "bsfwd_sm80_m64_n64_d128_bf16_s2_w4_c2");
     let spaces = SPACES.iter().flat_map(|(_, axes)| axes.instances());
@@ -73,7 +78,7 @@ fn constants_that_do_not_go_together_are_refused() {
         change(&mut instance.constants);
         instance
     };
-    let refused: [(&str, Instance); 30] = [
+    let refused: [(&str, Instance); 42] = [
         ("head_dim", sparse_with(|c| c.head_dim = 80)),
         ("head_dim", sparse_with(|c| c.head_dim = 256)),
         ("block_m", sparse_with(|c| c.block_m = 40)),
@@ -81,8 +86,20 @@ fn constants_that_do_not_go_together_are_refused() {
         ("warps = block_m / 16", sparse_with(|c| c.warps = 8)),
         ("1 to 32 warps", sparse_with(|c| c.warps = 0)),
         ("block_n", sparse_with(|c| c.block_n = 8)),
-        ("stages", sparse_with(|c| c.stages = 1)),
-        ("stages", sparse_with(|c| c.stages = 5)),
+        ("stages", sparse_with(|c| (c.stages, c.value_stages) = (1, 1))),
+        ("stages", sparse_with(|c| (c.stages, c.value_stages) = (5, 5))),
+        ("as many of each", sparse_with(|c| c.value_stages = 3)),
+        ("only Hopper", sparse_with(|c| c.ping_pong = true)),
+        ("only Hopper", sparse_with(|c| c.pairs = true)),
+        ("only Hopper", sparse_with(|c| c.cluster = 2)),
+        ("one more or less", hopper_with(|c| c.value_stages = 5)),
+        ("one more or less", hopper_with(|c| (c.stages, c.value_stages) = (2, 1))),
+        ("as many of each", hopper_with(|c| (c.block_m, c.warps, c.value_stages) = (64, 4, 4))),
+        ("turns are taken", hopper_with(|c| (c.block_m, c.warps, c.ping_pong) = (64, 8, true))),
+        ("dense attention has no lists", hopper_dense([128, 128, 64, 3], Dtype::F16).with_pairs(true)),
+        ("block_n is 128", hopper_with(|c| c.pairs = true)),
+        ("1 or 2 blocks", hopper_with(|c| c.cluster = 4)),
+        ("4 warpgroups", hopper_sparse([192, 64, 64, 3], Dtype::F16).with_cluster(2)),
         ("slack", sparse_with(|c| c.slack = 9)),
         ("polynomials", sparse_with(|c| c.polynomials = 5)),
         ("whole fragments", sparse_with(|c| (c.block_n, c.polynomials) = (32, 1))),
@@ -99,10 +116,10 @@ fn constants_that_do_not_go_together_are_refused() {
         ("block_m is 64, 128 or 192", hopper_with(|c| c.block_m = 96)),
         ("block_m is 64, 128 or 192", hopper_with(|c| (c.block_m, c.warps) = (256, 20))),
         ("block_n is 64 or 128", hopper_with(|c| c.block_n = 96)),
-        ("2 to 8", hopper_with(|c| c.stages = 9)),
+        ("2 to 8", hopper_with(|c| (c.stages, c.value_stages) = (9, 9))),
         ("warps are 4 for each 64 rows", hopper_with(|c| c.warps = 8)),
         ("3 stages or more", hopper_with(|c| (c.block_m, c.warps, c.stages) = (64, 4, 2))),
-        ("227 KiB", hopper_with(|c| c.stages = 7)),
+        ("227 KiB", hopper_with(|c| (c.stages, c.value_stages) = (7, 7))),
         ("228 KiB", hopper_sparse([64, 64, 128, 6], Dtype::F16).with_ctas(2)),
     ];
     for (expected, instance) in refused {
@@ -145,6 +162,13 @@ fn blocks_that_go_on_to_more_work_are_no_more_than_run_at_once() {
     let stride = once.with_work(Work::Stride);
     assert_eq!(stride.launch_grid(&sizes, 4), [8, 1, 1]);
     assert_eq!(stride.launch_grid(&sizes, 132), [96, 1, 1]);
+    // Clusters are whole, in the grid and on the device.
+    let odd = Sizes { q_blocks: 15, ..sizes };
+    let cluster = once.with_cluster(2);
+    assert_eq!((once.grid(&odd), cluster.grid(&odd)), ([15, 6, 1], [16, 6, 1]));
+    let cluster = cluster.with_ctas(1).with_work(Work::Stride);
+    assert_eq!(cluster.launch_grid(&odd, 5), [4, 1, 1]);
+    assert_eq!(cluster.launch_grid(&odd, 1), [2, 1, 1]);
 }
 
 #[test]
@@ -164,6 +188,10 @@ fn the_environment_says_all_constants() {
             slack: 9,
             polynomials: 10,
             work: Work::Listed,
+            value_stages: 11,
+            ping_pong: true,
+            pairs: false,
+            cluster: 14,
         },
     };
     let values: Vec<u32> = instance
@@ -173,7 +201,7 @@ fn the_environment_says_all_constants() {
             value
         })
         .to_vec();
-    assert_eq!(values, [1, 2, 3, 4, 1, 6, 7, 8, 9, 10, 2]);
+    assert_eq!(values, [1, 2, 3, 4, 1, 6, 7, 8, 9, 10, 2, 11, 1, 0, 14]);
     assert_eq!(Dtype::from_code(Dtype::F16.code()), Dtype::F16);
     assert_eq!(Dtype::from_code(Dtype::Bf16.code()), Dtype::Bf16);
 }
@@ -232,7 +260,8 @@ fn what_only_hopper_has_is_built_for_hopper() {
                     ["sm_80", "sm_90", "sm_100a"].iter().all(|arch| Arch::Sm90a.builds_for(arch).is_err())
                 );
                 let [q, k, v] = maps.unwrap();
-                assert_eq!((k, q.box_elements[1], k.box_elements[1]), (v, 64, instance.constants.block_n));
+                let c = &instance.constants;
+                assert_eq!((k, q.box_elements[1], k.box_elements[1]), (v, 64, c.block_n / c.parts()));
             }
         }
     }

@@ -92,7 +92,10 @@ pub fn rank() -> u32 {
 pub unsafe fn cluster_barrier() {
     // SAFETY: the caller's.
     unsafe {
-        asm!("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;", options(nostack));
+        asm!(
+            "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;",
+            options(nostack)
+        );
     }
 }
 

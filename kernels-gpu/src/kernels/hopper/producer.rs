@@ -134,7 +134,8 @@ impl<C: Config, W: SharedWalk> Producer<C, W> {
     #[inline(always)]
     unsafe fn next_tile(&mut self) -> (Parts, Note) {
         let c = const { C::CONSTANTS };
-        let mine = |wanted: u32| wanted >> (self.place.rank::<C>() * c.consumers()) & ((1 << c.consumers()) - 1);
+        let mine =
+            |wanted: u32| wanted >> (self.place.rank::<C>() * c.consumers()) & ((1 << c.consumers()) - 1);
         // SAFETY: the caller's.
         unsafe {
             let first = self.walk.next(c.walk_step());

@@ -67,6 +67,11 @@ fn every_instance_builds_and_keeps_its_promises() {
                 instance.min_blocks_per_sm()
             );
             assert!(variant.ptx.contains(&bounds), "{name}: no launch bounds");
+            let c = &instance.constants;
+            let cluster = format!(".reqnctapercluster {},1,1\n", c.cluster);
+            assert_eq!(variant.ptx.contains(&cluster), c.cluster > 1, "{name}: {cluster}");
+            assert_eq!(variant.ptx.contains(".multicast::cluster"), c.cluster > 1, "{name}: multicast");
+            assert_eq!(variant.ptx.contains("bar.arrive"), c.ping_pong, "{name}: turns");
             assert!(variant.ptx.contains(&format!(".entry {}(", instance.entry())), "{name}: no entry");
             assert!(variant.ptx.contains(&format!(".target {}", variant.arch)), "{name}: another target");
             assert!(!listing::uses_local_memory(&variant.ptx), "{name}: local memory");
@@ -194,13 +199,20 @@ fn machine_code_for_hopper_copies_boxes_and_keeps_products_in_flight() {
         assert_eq!(exponentials.len(), expected as usize, "{}", built.id);
         assert_eq!(count("LDL") + count("STL"), 0, "{}: local memory", built.id);
         assert_eq!(count("HMMA"), 0, "{}: products of single warps", built.id);
+        // Each block of threads of a cluster copies its half of keys and of values to all.
+        let multicast = opcodes.iter().filter(|(opcode, _)| opcode.contains("MULTICAST"));
+        let panels = if c.cluster > 1 { 2 * c.key_tile().panels() as usize } else { 0 };
+        assert_eq!(multicast.map(|(_, n)| n).sum::<usize>(), panels, "{}: {opcodes:?}", built.id);
+        // The first turn, and one passed on for each tile.
+        assert_eq!(count("BAR.ARV"), if c.ping_pong { 2 } else { 0 }, "{}: {opcodes:?}", built.id);
         let between = between_steps(&sass);
         assert_eq!(between, [""; 0], "{}: within a product", built.id);
         registers_are_split_as_planned(instance, &sass);
     }
 }
 
-/// Lists what stands between the steps of one product but instructions of the uniform path, which make descriptors.
+/// Lists what stands between the steps of one product but instructions of the uniform path, which make descriptors, and
+/// those that move a number out of it: neither touches what a product reads or writes.
 fn between_steps(sass: &str) -> Vec<&str> {
     let (mut between, mut since_step, mut within) = (Vec::new(), Vec::new(), false);
     for line in sass.lines() {
@@ -209,7 +221,11 @@ fn between_steps(sass: &str) -> Vec<&str> {
             between.append(&mut since_step);
             // The last step of a product closes its group.
             within = !line.contains("gsb0");
-        } else if within && !opcode.starts_with('U') && opcode != "R2UR" {
+        } else if within
+            && !opcode.starts_with('U')
+            && opcode != "R2UR"
+            && !(["MOV", "ISETP"].iter().any(|prefix| opcode.starts_with(prefix)) && line.contains(" UR"))
+        {
             since_step.push(line);
         }
     }
@@ -290,7 +306,7 @@ fn copy(elements: u32) -> KernelUnit {
         entry: "copy".into(),
         instructions: Arch::Sm80,
         constants: vec![("NABLA_ELEMENTS".into(), elements)],
-        bounds: LaunchBounds { threads: 64, min_blocks_per_sm: 2 },
+        bounds: LaunchBounds { threads: 64, min_blocks_per_sm: 2, cluster: 1 },
         shared_bytes: 0,
         slow_allowed: false,
     }

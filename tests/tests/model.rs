@@ -26,9 +26,10 @@ fn assert_constants_agree_with_counts(id: &str, arch: EmulatedArch) {
     // Counts are linear in the units, exactly so without warps that wait for each other: how often they ask differs.
     let hopper = arch == EmulatedArch::Sm90a;
     assert!(fit.residual < if hopper { 0.05 } else { 0.001 }, "{id}: residual {}", fit.residual);
+    let cluster = f64::from(instance.constants.cluster);
     // Half of what neighbours could share of their lists.
-    let shared = if hopper { f64::from(instance.constants.consumers()) } else { 1.0 };
-    let sharing = if instance.kernel.is_sparse() { 1.0 + (shared - 1.0) / 2.0 } else { shared };
+    let shared = if hopper { f64::from(instance.constants.lists()) } else { 1.0 };
+    let sharing = if instance.kernel.is_sparse() { 1.0 + (shared - 1.0) / 2.0 } else { shared } / cluster;
     let extent = Extent { blocks: 100.0, loads: 10_000.0, tiles: 10_000.0 * sharing };
     let counted = fit.costs.total(&extent);
     let derived = analytic(&instance).unwrap().total(&extent);
@@ -61,6 +62,8 @@ fn costs_from_constants_agree_with_counts_of_hopper_kernels() {
     assert_constants_agree_with_counts("bsfwd_sm90a_m192_n64_d64_bf16_s6_w16", EmulatedArch::Sm90a);
     assert_constants_agree_with_counts("bsfwd_sm90a_m64_n64_d128_bf16_s3_w4_c2", EmulatedArch::Sm90a);
     assert_constants_agree_with_counts("dnfwd_sm90a_m128_n128_d128_bf16_s2_w12", EmulatedArch::Sm90a);
+    assert_constants_agree_with_counts("bsfwd_sm90a_m128_n64_d128_bf16_s6_w12_l2", EmulatedArch::Sm90a);
+    assert_constants_agree_with_counts("bsfwd_sm90a_m128_n128_d128_f16_s3_w12_b1", EmulatedArch::Sm90a);
 }
 
 #[test]

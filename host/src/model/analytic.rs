@@ -96,6 +96,8 @@ fn hopper(c: &Constants) -> UnitCosts {
         shared_bytes: m * d * STORED + stage,
         ..arithmetic
     };
-    let load = Work { instructions: TILE_OVERHEAD, shared_bytes: stage, l2_bytes: stage, ..Work::default() };
+    // A block of threads reads its share of what its cluster loads, and has all of it written to its shared memory.
+    let l2_bytes = stage / f64::from(c.cluster);
+    let load = Work { instructions: TILE_OVERHEAD, shared_bytes: stage, l2_bytes, ..Work::default() };
     UnitCosts { block: rows(m, d) * f64::from(c.consumers()), load, tile }
 }

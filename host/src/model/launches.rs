@@ -59,7 +59,7 @@ pub fn measure(backend: &dyn KernelBackend, instance: &Instance) -> Result<Fit, 
         Ok([a?, b?, c?])
     };
     match instance.kernel {
-        Kernel::HopperSparse if instance.constants.consumers() > 1 => {
+        Kernel::HopperSparse if instance.constants.lists() > 1 => {
             let [few, more, apart] = runs([(FEW, Lists::Full), (MORE, Lists::Full), (MORE, Lists::Apart)])?;
             let held_out = attention(backend, instance, MOST, Lists::Apart)?;
             Ok(fit(&[few, more, apart], &held_out)?)
@@ -85,7 +85,7 @@ enum Lists {
     Apart,
 }
 
-/// Runs attention of two blocks of threads on `tiles` key tiles.
+/// Runs attention of two blocks of threads, or clusters, on `tiles` key tiles.
 fn attention(
     backend: &dyn KernelBackend,
     instance: &Instance,
@@ -96,7 +96,7 @@ fn attention(
     let c = &instance.constants;
     let (shared_by, rows) = match instance.kernel.arch() {
         Arch::Sm80 => (1, c.block_m as usize),
-        Arch::Sm90a => (c.consumers() as usize, GROUP_ROWS as usize),
+        Arch::Sm90a => (c.lists() as usize, GROUP_ROWS as usize),
     };
     let query_tiles = BLOCKS * shared_by;
     let block = MaskBlock { q_block: rows, kv_block: c.block_n as usize };
@@ -110,7 +110,9 @@ fn attention(
         Pattern::Dense
     };
     let wanted = if lists == Lists::Full { query_tiles * tiles } else { BLOCKS * tiles };
-    let extent = Extent { blocks: BLOCKS as f64, loads: (BLOCKS * tiles) as f64, tiles: wanted as f64 };
+    // Each block of threads of a cluster has all that the cluster loads.
+    let blocks = BLOCKS * c.cluster as usize;
+    let extent = Extent { blocks: blocks as f64, loads: (blocks * tiles) as f64, tiles: wanted as f64 };
     let mut workspace = backend.open(Arc::new(qkv), orders)?;
     counted(backend, instance, extent, &mut *workspace, |workspace| {
         workspace.attention_of(instance, &pattern).map(|_| ())

@@ -173,17 +173,26 @@ pub fn extent(instance: &Instance, problem: &Problem, load: &MaskLoad) -> Extent
         let tiles = blocks * (kv_blocks / SELECT_KEYS as f64).ceil();
         return Extent { blocks, loads: tiles, tiles };
     }
-    // Query tiles that share a block of threads, and their rows.
-    let (shared_by, rows) = match instance.kernel.arch() {
-        Arch::Sm80 => (1, c.block_m),
-        Arch::Sm90a => (c.consumers(), GROUP_ROWS),
+    // Query tiles of a block of threads, those that share what is loaded, and their rows.
+    let (of_block, shared_by, rows) = match instance.kernel.arch() {
+        Arch::Sm80 => (1, 1, c.block_m),
+        Arch::Sm90a => (c.consumers(), c.lists(), GROUP_ROWS),
     };
     let (query_tiles, key_tiles, union) = if instance.kernel.is_sparse() {
         let query_tiles = q_blocks * load.block.q_block.div_ceil(rows as usize) as f64;
         // Tiles of a query block are neighbours with the same list.
         let lists = shared_by.div_ceil(load.block.q_block.div_ceil(rows as usize) as u32);
-        let of_block = load.block.kv_block.div_ceil(c.block_n as usize) as f64;
-        (query_tiles, kv_blocks * of_block, [load.density, load.union(lists)])
+        let union = load.union(lists);
+        let step = if instance.tensor_maps().is_some() { c.walk_step() } else { c.block_n };
+        let pieces = kv_blocks * load.block.kv_block.div_ceil(step as usize) as f64;
+        if c.pairs {
+            // Two entries of the union are a tile, which a query tile computes that wants either.
+            let wanted = if union == 0.0 { 0.0 } else { load.density / union };
+            let either = wanted * (2.0 - wanted) * union;
+            (query_tiles, pieces / 2.0, [either, union])
+        } else {
+            (query_tiles, pieces, [load.density, union])
+        }
     } else {
         (
             problem.seqlen_q.div_ceil(rows as usize) as f64,
@@ -191,7 +200,8 @@ pub fn extent(instance: &Instance, problem: &Problem, load: &MaskLoad) -> Extent
             [1.0, 1.0],
         )
     };
-    let blocks = heads * (query_tiles / f64::from(shared_by)).ceil();
+    let clusters = heads * (query_tiles / f64::from(shared_by)).ceil();
+    let blocks = clusters * f64::from(shared_by / of_block);
     Extent { blocks, loads: blocks * key_tiles * union[1], tiles: heads * query_tiles * key_tiles * union[0] }
 }
 

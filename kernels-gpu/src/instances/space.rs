@@ -107,29 +107,41 @@ impl Axes {
 
     /// Returns the points that pass [`Instance::check`], in the order of the axes, the last fastest.
     pub fn instances(self) -> impl Iterator<Item = Instance> {
-        let lengths = [
-            self.kernels.len(),
-            self.block_m.len(),
-            self.block_n.len(),
-            self.head_dim.len(),
-            self.stages.len(),
-            self.dtype.len(),
-            self.ctas_per_sm.len(),
-            self.producer.len(),
-            self.slack.len(),
-            self.polynomials.len(),
-            self.work.len(),
-            self.more_values.len(),
-            self.ping_pong.len(),
-            self.pairs.len(),
-            self.cluster.len(),
+        self.instances_where(|_, _| true)
+    }
+
+    /// Returns those of [`Axes::instances`] with values that `keep` speaks for: it is asked for each value of an axis, with the
+    /// axis's name, and not for each point. Names are those of fields of [`Axes`]; numbers are values, codes, or 0 and 1.
+    pub fn instances_where(self, keep: impl Fn(&str, i64) -> bool) -> impl Iterator<Item = Instance> {
+        // A bit for each value: no axis has as many as there are bits.
+        let kept = |name: &str, values: &mut dyn Iterator<Item = i64>| -> u32 {
+            values.enumerate().filter(|&(_, value)| keep(name, value)).map(|(at, _)| 1 << at).sum()
+        };
+        let numbers = |name, values: &[u32]| kept(name, &mut values.iter().map(|&value| value.into()));
+        let truths = |name, values: &[bool]| kept(name, &mut values.iter().map(|&value| value.into()));
+        let axes: [u32; 15] = [
+            kept("kernels", &mut self.kernels.iter().map(|&kernel| kernel as i64)),
+            numbers("block_m", self.block_m),
+            numbers("block_n", self.block_n),
+            numbers("head_dim", self.head_dim),
+            numbers("stages", self.stages),
+            kept("dtype", &mut self.dtype.iter().map(|dtype| dtype.code().into())),
+            numbers("ctas_per_sm", self.ctas_per_sm),
+            truths("producer", self.producer),
+            numbers("slack", self.slack),
+            numbers("polynomials", self.polynomials),
+            kept("work", &mut self.work.iter().map(|work| work.code().into())),
+            kept("more_values", &mut self.more_values.iter().map(|&more| more.into())),
+            truths("ping_pong", self.ping_pong),
+            truths("pairs", self.pairs),
+            numbers("cluster", self.cluster),
         ];
-        (0..lengths.iter().product()).filter_map(move |point: usize| {
+        (0..axes.iter().map(|kept| kept.count_ones()).product()).filter_map(move |point: u32| {
             let mut rest = point;
             let mut at = [0; 15];
-            for (at, length) in at.iter_mut().zip(lengths).rev() {
-                *at = rest % length;
-                rest /= length;
+            for (at, kept) in at.iter_mut().zip(axes).rev() {
+                *at = nth_bit(kept, rest % kept.count_ones());
+                rest /= kept.count_ones();
             }
             let point = Point {
                 kernel: self.kernels[at[0]],
@@ -149,6 +161,14 @@ impl Axes {
             instance.check().is_ok().then_some(instance)
         })
     }
+}
+
+/// Returns the place of the `n`-th bit that is set.
+fn nth_bit(mut bits: u32, n: u32) -> usize {
+    for _ in 0..n {
+        bits &= bits.wrapping_sub(1);
+    }
+    bits.trailing_zeros() as usize
 }
 
 /// A value of each axis.

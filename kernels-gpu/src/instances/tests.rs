@@ -220,6 +220,32 @@ fn a_space_is_the_product_of_its_axes_without_what_cannot_be() {
 }
 
 #[test]
+fn a_part_of_a_space_is_what_has_the_values() {
+    let keep = |axis: &str, value: i64| match axis {
+        "kernels" => value == Kernel::HopperSparse as i64,
+        "head_dim" => value == 96,
+        "dtype" => value == i64::from(Dtype::F16.code()),
+        "stages" => [3, 6].contains(&value),
+        "ping_pong" | "producer" => value == 1,
+        "more_values" => value <= 0,
+        "work" => value == i64::from(Work::Listed.code()),
+        _ => true,
+    };
+    let has = |instance: &Instance| {
+        let c = &instance.constants;
+        instance.kernel == Kernel::HopperSparse
+            && (c.head_dim, c.dtype, c.work, c.ping_pong) == (96, Dtype::F16, Work::Listed, true)
+            && c.has_producer()
+            && [3, 6].contains(&c.stages)
+            && c.value_stages <= c.stages
+    };
+    let part: Vec<Instance> = Axes::HOPPER.instances_where(keep).collect();
+    assert!(part.len() > 20, "{}", part.len());
+    assert_eq!(part, Axes::HOPPER.instances().filter(has).collect::<Vec<_>>());
+    assert_eq!(Axes::HOPPER.instances_where(|axis, _| axis != "pairs").count(), 0);
+}
+
+#[test]
 fn polynomials_are_spread_evenly_over_fragments() {
     let of = |polynomials| {
         let c = Constants { polynomials, ..Constants::DEFAULT };

@@ -141,14 +141,16 @@ fn attention_instance(
             ));
         }
     }
-    let listed = listed(kernel, problem)
-        .find(|instance| instance.constants.block_m == block_m && instance.constants.block_n == block_n);
-    if let Some(&instance) = listed {
-        return Ok(instance);
-    }
-    let mut made = made(kernel, [block_m, block_n, head_dim], dtype);
-    match made.find(|instance| instance.check().is_ok()) {
-        Some(instance) => Ok(instance),
+    // Blocks that fill no tile share one, where the kernel can.
+    let shorter = block.is_some_and(|block| block.kv_block < tile.block_n);
+    let listed: Vec<Instance> = listed(kernel, problem)
+        .filter(|instance| instance.constants.block_m == block_m && instance.constants.block_n == block_n)
+        .copied()
+        .collect();
+    let made: Vec<Instance> = made(kernel, [block_m, block_n, head_dim], dtype).collect();
+    let all = || listed.iter().chain(&made).filter(|instance| instance.check().is_ok());
+    match all().find(|instance| instance.constants.pairs == shorter).or_else(|| all().next()) {
+        Some(&instance) => Ok(instance),
         None => {
             // The least demanding says why.
             let stages = Constants::DEFAULT.stages;
@@ -176,7 +178,8 @@ fn made(
     let alone =
         HOPPER_CTAS.map(|ctas| Instance::hopper(kernel, shape(3), dtype).without_producer().with_ctas(ctas));
     let several = HOPPER_STAGES.map(|stages| Instance::hopper(kernel, shape(stages), dtype));
-    Box::new(alone.into_iter().filter(move |_| block_m == GROUP_ROWS).chain(several))
+    let single = alone.into_iter().filter(move |_| block_m == GROUP_ROWS).chain(several);
+    Box::new(single.flat_map(|instance| [instance, instance.with_pairs(true)]))
 }
 
 /// Lists the instances of a kernel that fit a problem.
@@ -245,6 +248,20 @@ mod tests {
         let short = TileConfig { block_m: 32, ..TILE };
         assert_eq!(kernels(square(32), short, &HOPPER), [Kernel::AttentionSparse]);
         assert_eq!(kernels(None, TileConfig { block_n: 32, ..TILE }, &HOPPER), [Kernel::AttentionDense]);
+    }
+
+    #[test]
+    fn key_blocks_shorter_than_the_tile_share_it() {
+        let pairs = |block, [block_m, block_n]: [usize; 2]| {
+            let tile = TileConfig { block_m, block_n };
+            let found = attention_candidates(&problem(64, Dtype::Bf16), block, tile, &HOPPER).unwrap();
+            found[0].constants.pairs
+        };
+        let square = |block| Some(MaskBlock::square(block));
+        assert!(pairs(square(64), [128, 128]) && pairs(square(64), [64, 128]));
+        assert!(!pairs(square(128), [128, 128]) && !pairs(None, [128, 128]));
+        // Halves of 32 keys are none that a kernel has.
+        assert!(!pairs(Some(MaskBlock { q_block: 64, kv_block: 32 }), [64, 64]));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nabla_kernels_gpu::instances::{Arch, INSTANCES, Instance, Kernel, space::Axes};
+use nabla_kernels_gpu::instances::{Arch, INSTANCES, Instance, Kernel};
 
 use super::choice::{attention_candidates, axes_of, device_dtype, tiles};
 use crate::{
     Problem,
-    parameters::{ParameterSpace, Parameters},
+    parameters::{ParameterSpace, Parameters, Value},
     variant::{Ineligible, MaskBlock},
 };
 
@@ -24,7 +24,7 @@ pub(super) fn parameters_of(instance: &Instance) -> Parameters {
         (name, i64::from(value))
     });
     named.fold(Parameters::default().with(KERNEL, instance.kernel.name()), |mut parameters, (name, value)| {
-        parameters.0.insert(name, crate::parameters::Value::Int(value));
+        parameters.0.insert(name, Value::Int(value));
         parameters
     })
 }
@@ -37,7 +37,35 @@ pub(super) fn instances(
     instruction_sets: &[Arch],
     fits: impl Fn(&Instance) -> Result<(), Ineligible>,
 ) -> (Vec<Instance>, BTreeMap<String, u64>) {
+    instances_with(problem, block, &Parameters::default(), instruction_sets, fits)
+}
+
+/// Lists those of [`instances`] that have the given parameters; spaces have tens of thousands of points, which are not all
+/// looked at.
+fn instances_with(
+    problem: &Problem,
+    block: Option<MaskBlock>,
+    parameters: &Parameters,
+    instruction_sets: &[Arch],
+    fits: impl Fn(&Instance) -> Result<(), Ineligible>,
+) -> (Vec<Instance>, BTreeMap<String, u64>) {
     let dtype = device_dtype(problem.dtype).ok();
+    let has_all = |instance: &Instance| {
+        if parameters.0.is_empty() {
+            return true;
+        }
+        let of = parameters_of(instance);
+        parameters.0.iter().all(|(name, value)| of.get(name) == Some(value))
+    };
+    // An axis that is no parameter, or under another name, is left to the parameters of the instance.
+    let keep = |axis: &str, value: i64| match axis {
+        "head_dim" => usize::try_from(value).is_ok_and(|value| value == problem.head_dim),
+        "dtype" => dtype.is_some_and(|dtype| i64::from(dtype.code()) == value),
+        _ => match parameters.get(axis) {
+            Some(Value::Int(wanted)) => *wanted == value,
+            _ => true,
+        },
+    };
     let of_the_problem = |instance: &Instance| {
         let constants = instance.constants;
         matches!(
@@ -52,9 +80,10 @@ pub(super) fn instances(
         .into_iter()
         .filter_map(|tile| attention_candidates(problem, block, tile, instruction_sets).ok())
         .flatten();
-    let points = instruction_sets.iter().flat_map(|&arch| Axes::instances(axes_of(arch)));
+    let points = instruction_sets.iter().flat_map(|&arch| axes_of(arch).instances_where(keep));
     let all = points.chain(INSTANCES.iter().copied()).chain(of_tiles);
-    let mut found: Vec<Instance> = all.filter(of_the_problem).collect();
+    let mut found: Vec<Instance> =
+        all.filter(|instance| of_the_problem(instance) && has_all(instance)).collect();
     found.sort_unstable();
     found.dedup();
     let mut refused = BTreeMap::new();
@@ -96,12 +125,8 @@ pub(super) fn instance_of(
     instruction_sets: &[Arch],
     fits: impl Fn(&Instance) -> Result<(), Ineligible>,
 ) -> Result<Instance, Ineligible> {
-    let (found, _) = instances(problem, block, instruction_sets, fits);
-    let matches = |instance: &&Instance| {
-        let of = parameters_of(instance);
-        parameters.0.iter().all(|(name, value)| of.get(name) == Some(value))
-    };
-    found.iter().find(matches).copied().ok_or_else(|| Ineligible {
+    let (found, _) = instances_with(problem, block, parameters, instruction_sets, fits);
+    found.first().copied().ok_or_else(|| Ineligible {
         reason: format!(
             "no kernel for this problem and device has {parameters}; `nabla tune --print-space` lists them"
         ),

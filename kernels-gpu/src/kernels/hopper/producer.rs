@@ -42,12 +42,18 @@ impl<C: Config, W: SharedWalk> Producer<C, W> {
         // SAFETY: the caller's.
         unsafe {
             let mut turns = self.turns;
-            let mut next = self.fill_keys::<false>(turns.keys());
-            while let Some(parts) = next {
-                let values = turns.values(&c);
+            // The tile whose values are due, if any.
+            let (mut due, mut parts, mut values) = (0, [0; MAX_PARTS as usize], turns.values(&c));
+            loop {
+                // A number the compiler does not know: it would write the first tile out before the loop.
+                due = ptx::opaque(due);
+                let next = self.fill_keys::<false>(turns.keys());
+                if due != 0 {
+                    self.fill_values::<false>(values, parts);
+                }
+                let Some(found) = next else { break };
+                (due, parts, values) = (1, found, turns.values(&c));
                 turns = turns.next(&c);
-                next = self.fill_keys::<false>(turns.keys());
-                self.fill_values::<false>(values, parts);
             }
             if c.work.is_persistent() {
                 // The end is a slot like any, with nothing in it.

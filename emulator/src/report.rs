@@ -52,6 +52,8 @@ pub struct Counters {
     pub wgmma_flops: u64,
     /// Bytes bulk copies read from global memory (a multicast counts once), fills outside the tensor included.
     pub bulk_load_bytes: u64,
+    /// Bytes multicast copies wrote to CTAs beyond the first.
+    pub bulk_multicast_bytes: u64,
     /// Bytes bulk copies and reductions wrote to global memory.
     pub bulk_store_bytes: u64,
     /// Bytes bulk copies, `st.async` and `red.async` moved between CTAs of a cluster.
@@ -85,6 +87,7 @@ impl Counters {
         self.wgmma += other.wgmma;
         self.wgmma_flops += other.wgmma_flops;
         self.bulk_load_bytes += other.bulk_load_bytes;
+        self.bulk_multicast_bytes += other.bulk_multicast_bytes;
         self.bulk_store_bytes += other.bulk_store_bytes;
         self.bulk_cluster_bytes += other.bulk_cluster_bytes;
         self.mbarrier_waits += other.mbarrier_waits;
@@ -116,6 +119,7 @@ impl Counters {
             wgmma,
             wgmma_flops,
             bulk_load_bytes,
+            bulk_multicast_bytes,
             bulk_store_bytes,
             bulk_cluster_bytes,
             mbarrier_waits,
@@ -143,6 +147,7 @@ impl Counters {
             ("shared_conflicts", shared_conflicts),
             ("shared_bytes", shared_bytes),
             ("bulk_load_bytes", bulk_load_bytes),
+            ("bulk_multicast_bytes", bulk_multicast_bytes),
             ("bulk_store_bytes", bulk_store_bytes),
             ("bulk_cluster_bytes", bulk_cluster_bytes),
             ("local_bytes", local_bytes),

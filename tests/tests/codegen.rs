@@ -212,7 +212,7 @@ fn machine_code_for_hopper_copies_boxes_and_keeps_products_in_flight() {
 }
 
 /// Lists what stands between the steps of one product but instructions of the uniform path, which make descriptors, and
-/// those that move a number out of it: neither touches what a product reads or writes.
+/// moves: the assembler fills a slot or two with them, and would wait first if they were of what a product writes.
 fn between_steps(sass: &str) -> Vec<&str> {
     let (mut between, mut since_step, mut within) = (Vec::new(), Vec::new(), false);
     for line in sass.lines() {
@@ -224,7 +224,9 @@ fn between_steps(sass: &str) -> Vec<&str> {
         } else if within
             && !opcode.starts_with('U')
             && opcode != "R2UR"
-            && !(["MOV", "ISETP"].iter().any(|prefix| opcode.starts_with(prefix)) && line.contains(" UR"))
+            && !opcode.starts_with("MOV")
+            && !opcode.starts_with("IMAD.MOV")
+            && !(opcode.starts_with("ISETP") && line.contains(" UR"))
         {
             since_step.push(line);
         }

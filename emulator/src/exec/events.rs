@@ -196,7 +196,10 @@ impl Machine<'_> {
         let counters = &mut self.counters;
         match event {
             Event::Issue(issue) => match issue.traffic {
-                Traffic::Load(bytes) => counters.bulk_load_bytes += bytes,
+                Traffic::Load(bytes) => {
+                    counters.bulk_load_bytes += bytes;
+                    counters.bulk_multicast_bytes += bytes * (issue.writes.len() as u64).saturating_sub(1);
+                }
                 Traffic::Store(bytes) => counters.bulk_store_bytes += bytes,
                 Traffic::Cluster(bytes) => counters.bulk_cluster_bytes += bytes,
             },

@@ -36,7 +36,7 @@ pub enum FitError {
 }
 
 /// The counts that costs are made of.
-const COUNTS: [&str; 12] = [
+const COUNTS: [&str; 13] = [
     "warp_instructions",
     "kind_move",
     "kind_param",
@@ -49,6 +49,7 @@ const COUNTS: [&str; 12] = [
     "shared_bytes",
     "sectors",
     "bulk_bytes",
+    "multicast_bytes",
 ];
 
 /// Solves for the costs of units from as many launches as there are kinds of units, and tries them on another.
@@ -85,6 +86,7 @@ fn count(sample: &Sample, name: &'static str) -> Result<f64, FitError> {
     match name {
         "sectors" => Ok(one("global_load_sectors")? + one("global_store_sectors")?),
         "bulk_bytes" => Ok(one("bulk_load_bytes")? + one("bulk_store_bytes")?),
+        "multicast_bytes" => one("bulk_multicast_bytes"),
         name => one(name),
     }
 }
@@ -113,8 +115,21 @@ fn solve(mut rows: Vec<(Vec<f64>, f64)>) -> Option<Vec<f64>> {
 
 /// Makes demands of the counts of one unit, in the order of [`COUNTS`].
 fn work(counts: &[f64; COUNTS.len()]) -> Work {
-    let [all, moves, params, special, fp32, flops, wgmma_flops, wavefronts, conflicts, bytes, sectors, bulk] =
-        *counts;
+    let [
+        all,
+        moves,
+        params,
+        special,
+        fp32,
+        flops,
+        wgmma_flops,
+        wavefronts,
+        conflicts,
+        bytes,
+        sectors,
+        bulk,
+        multicast,
+    ] = *counts;
     // Bytes of requests are in the wavefronts already, 128 in each that is no conflict; what is beyond those is what
     // `wgmma` reads. It is counted for each of four warps; the hardware reads B once for all: an instruction of
     // m64nNk16 does 2048 N operations and has 32 N bytes of B.
@@ -125,8 +140,8 @@ fn work(counts: &[f64; COUNTS.len()]) -> Work {
         fp32: 32.0 * fp32,
         // The assembler renames registers instead of moving them, and parameters are operands.
         instructions: all - moves - params,
-        // Bulk copies write it besides.
-        shared_bytes: 128.0 * wavefronts + asynchronous + bulk,
+        // Bulk copies write it besides, in each block of threads that they go to.
+        shared_bytes: 128.0 * wavefronts + asynchronous + bulk + multicast,
         l2_bytes: 32.0 * sectors + bulk,
     }
 }
@@ -138,8 +153,9 @@ mod tests {
     fn sample(blocks: f64, tiles: f64, loads: f64) -> Sample {
         let counts = COUNTS
             .into_iter()
-            .filter(|name| !["sectors", "bulk_bytes"].contains(name))
+            .filter(|name| !["sectors", "bulk_bytes", "multicast_bytes"].contains(name))
             .chain(["global_load_sectors", "global_store_sectors", "bulk_load_bytes", "bulk_store_bytes"])
+            .chain(["bulk_multicast_bytes"])
             .map(|name| (name.to_owned(), (7.0 * blocks + 30.0 * tiles + 11.0 * loads) as u64));
         Sample { extent: Extent { blocks, loads, tiles }, counts: counts.collect() }
     }

@@ -259,7 +259,7 @@ fn write(args: &CompareArgs, hello: &Hello, compared: &[Compared]) -> Result<(),
 }
 
 fn log(folder: &Path, args: &CompareArgs, hello: &Hello, compared: &[Compared]) -> Result<(), Failure> {
-    let identity = hello.identity(String::new(), args.input.seed);
+    let identity = hello.identity(String::new(), &args.policies, args.input.seed);
     let header = RunHeader {
         schema: SCHEMA_VERSION,
         nabla_version: env!("CARGO_PKG_VERSION").to_owned(),

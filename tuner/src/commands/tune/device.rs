@@ -227,7 +227,7 @@ fn identity(args: &TuneArgs, hello: &Hello, targets: &[Target], settings: &Setti
         settings.race.rounds,
         args.errors.error_rows
     );
-    hello.identity(provenance::short_hash(space.as_bytes()), args.input.seed)
+    hello.identity(provenance::short_hash(space.as_bytes()), &args.policies, args.input.seed)
 }
 
 fn header(args: &TuneArgs, command: Vec<String>, identity: &Identity, settings: &Settings) -> RunHeader {

@@ -16,6 +16,9 @@
 //! Where a policy is decided: what knows the grid alone, on the host and before the tensors are; NABLA, alone or united with
 //! such rules of one mask for all heads, by the backend's own kernels; everything else on the host in double precision from
 //! the tensors as they were given, so that every backend gets the same mask.
+//!
+//! Intersections are the host's, too. A selection among `allowed` blocks is none: its softmax and threshold are over what is
+//! allowed alone and it keeps a block of every row, whereas a term of an intersection decides as it would by itself.
 
 mod bits;
 mod files;

@@ -252,7 +252,8 @@ const REGISTRY: &[Entry] = &[
         usage: "paro-AXES:FILE",
         arguments: "AXES: the grid's axes from slowest to fastest, one of thw, twh, htw, hwt, wth, wht; FILE: safetensors with \
                     mask [B,H,Q,K] or [H,Q,K] of blocks in that order",
-        keeps: "a static map that is regular in another order of the axes; by blocks, so that tokens need no order of their own",
+        keeps: "a static map that is regular in another order of the axes; of patches in one frame, not of tokens sorted by that \
+                order as published",
         source: "PAROAttention, arXiv 2506.16054; an order for each head is heads:FILE's",
         example: "paro-hwt:maps.safetensors",
         make: |of| {

@@ -71,6 +71,36 @@ fn kill_after(mut command: Command, log: &Path, lines: usize) -> bool {
     !status.success()
 }
 
+/// Writes which of 2 x 2 blocks are kept, for all heads.
+fn write_mask(path: &Path, cells: [u8; 4]) {
+    let mask = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![1, 2, 2], &cells).unwrap();
+    safetensors::serialize_to_file([("mask", mask)], None, path).unwrap();
+}
+
+#[test]
+fn a_run_goes_on_with_the_masks_it_was_started_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, mask) = (folder.path().join("run"), folder.path().join("mask.safetensors"));
+    let policy = format!("lists:{}", mask.display());
+    write_mask(&mask, [1, 0, 0, 1]);
+    let mut command = nabla();
+    command.args(["sweep", "--generate", "video:1,8,16,2,32", "--thresholds", "0.5", "--policies", &policy]);
+    command.args(["--blocks", "64", "--block-m", "32", "--block-n", "32", "--rounds", "2", "--no-report"]);
+    let output = command.arg("--out").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run = read_run(&out).unwrap();
+    let [named] = &run.header.identity.policy_files[..] else { panic!("{:?}", run.header.identity) };
+    assert!(named.starts_with(&format!("{policy}#")), "{named}");
+    assert_eq!(run.records.iter().filter(|record| record.policy == *named).count(), 1);
+    assert!(resume(&out).output().unwrap().status.success(), "nothing has changed");
+
+    write_mask(&mask, [1, 1, 0, 1]);
+    let output = resume(&out).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(message.contains("policy_files") && message.contains(named), "{message}");
+}
+
 #[test]
 fn kill_and_resume_lose_nothing_and_double_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,12 @@
-//! The precision of the device's selection: scores that only float32 tells apart keep their order.
+//! The device's selection: scores that only float32 tells apart keep their order, and what it may keep at all is not what a
+//! policy's intersection keeps.
 
 use std::sync::Arc;
 
 use half::bf16;
 use nabla_host::{
-    Dtype,
-    backend::{EmulatedArch, EmulatorOptions, Orders, SelectionRule, emulator_backend},
+    Dtype, Grid, Policy,
+    backend::{Backend, EmulatedArch, EmulatorOptions, Isa, Orders, SelectionRule, emulator_backend},
     codegen::{
         instances::{INSTANCES, Instance},
         variant_id,
@@ -13,6 +14,7 @@ use nabla_host::{
     tensor::{Qkv, Tensor, TensorData},
     variant::MaskBlock,
 };
+use nabla_tests::{cpu, generated};
 
 const HEADS: usize = 12;
 const KEYS: usize = 256;
@@ -100,4 +102,33 @@ fn a_selection_orders_scores_as_float32_does() {
             );
         }
     }
+}
+
+/// The threshold of an intersection is one over all keys, that of a selection among allowed blocks over those alone: where a
+/// row's best block is not allowed, the one keeps nothing and the other the best of the rest.
+#[test]
+fn an_intersection_is_no_selection_among_allowed_blocks() {
+    let policy: Policy = "nabla-0.3@sta-1-1-3".parse().unwrap();
+    let window: Policy = "sta-1-1-3".parse().unwrap();
+    let backend = emulator_backend(&EmulatorOptions::default()).unwrap();
+    let mut fewer = 0;
+    for (grid, seed) in [(Grid { t: 3, h: 12, w: 20 }, 1), (Grid { t: 2, h: 9, w: 33 }, 2)] {
+        let qkv = generated(grid, 2, D, Dtype::Bf16, seed);
+        let orders = Arc::new(Orders::new(&qkv.problem(), MaskBlock::square(64)).unwrap());
+        let expected = policy.build(&qkv, &orders).unwrap();
+        let mut workspace = backend.open(Arc::clone(&qkv), Arc::clone(&orders)).unwrap();
+        assert_eq!(*workspace.build_mask(&policy).unwrap().0, expected, "on the emulator, {grid}");
+        let on_cpu = cpu(Isa::Portable);
+        let mut loaded = on_cpu.load(Arc::clone(&qkv), Arc::clone(&orders)).unwrap();
+        assert_eq!(*loaded.build_mask(&policy).unwrap().0, expected, "on the CPU, {grid}");
+
+        let pool = INSTANCES.iter().find(|instance| variant_id(instance) == "reorder_sm80_d64_bf16_w4");
+        workspace.reorder_of(pool.unwrap()).unwrap();
+        let allowed = window.static_bitmap(orders.q.layout(), orders.kv.layout()).unwrap();
+        let rule = SelectionRule { mass: Some(0.3), allowed: allowed.as_deref(), ..SelectionRule::default() };
+        let selected = workspace.select_of(&Instance::select(8, 256, D as u32), &rule).unwrap();
+        assert!(selected.counts.iter().all(|&count| count > 0), "some block of a row is always kept");
+        fewer += expected.kv_num_blocks().iter().zip(&selected.counts).filter(|(a, b)| a < b).count();
+    }
+    assert!(fewer > 0, "no row tells the two apart");
 }

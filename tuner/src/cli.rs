@@ -6,6 +6,7 @@
 )]
 
 mod comparing;
+mod problems;
 mod search;
 mod tuning;
 
@@ -17,6 +18,7 @@ use nabla_host::{
 };
 
 pub(crate) use comparing::{CompareArgs, ProfileCommand, ProfileLookupArgs};
+pub(crate) use problems::{PoliciesToTryArgs, ProblemArgs};
 pub(crate) use search::{SearchArgs, Setting};
 pub(crate) use tuning::{Effort, TuneArgs};
 
@@ -278,12 +280,8 @@ pub(crate) struct SweepArgs {
     /// Sequence lengths, as numbers of frames cut from the start of the input [default: 1, 2, 4, ... and all].
     #[arg(long, value_delimiter = ',', value_name = "N,..")]
     pub(crate) frames: Option<Vec<usize>>,
-    /// Thresholds: shares of pooled attention to keep, each the policy nabla-MASS.
-    #[arg(long, value_delimiter = ',', value_name = "MASS,..", default_values_t = [0.2, 0.4, 0.6, 0.8])]
-    pub(crate) thresholds: Vec<f64>,
-    /// Further policies, by their strings.
-    #[arg(long, value_delimiter = ',', value_name = "POLICY,..")]
-    pub(crate) policies: Vec<Policy>,
+    #[command(flatten)]
+    pub(crate) policies: PoliciesToTryArgs,
     /// Mask block sizes in tokens.
     #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", default_values_t = [32, 64, 128])]
     pub(crate) blocks: Vec<usize>,

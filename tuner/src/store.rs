@@ -1,6 +1,7 @@
 //! The run's log: append-only JSON lines, each durable before the next trial starts.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -93,10 +94,15 @@ fn differences(theirs: &Identity, ours: &Identity) -> String {
         _ => serde_json::Map::new(),
     };
     let (theirs, ours) = (fields(theirs), fields(ours));
-    let lines: Vec<String> = theirs
-        .iter()
-        .filter(|(name, value)| ours.get(*name) != Some(value))
-        .map(|(name, value)| format!("  {name}: {value} in the run, {} here", ours[name]))
+    // What is empty is not written.
+    let shown =
+        |value: Option<&serde_json::Value>| value.map_or_else(|| "none".to_owned(), ToString::to_string);
+    let names: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
+    let differing = names.into_iter().filter(|name| theirs.get(*name) != ours.get(*name));
+    let lines: Vec<String> = differing
+        .map(|name| {
+            format!("  {name}: {} in the run, {} here", shown(theirs.get(name)), shown(ours.get(name)))
+        })
         .collect();
     lines.join("\n")
 }

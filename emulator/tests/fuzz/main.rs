@@ -1,7 +1,7 @@
 //! Texts nobody would write: parsing and running them ends soon, in a result, an error or a fault, within bounded memory.
 //! Every run is the same: the seeds are fixed.
 
-#[path = "../common/mod.rs"]
+#[path = "../all/common.rs"]
 mod common;
 
 mod bounds;

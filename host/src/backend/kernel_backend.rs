@@ -103,7 +103,8 @@ pub struct SelectionRule<'a> {
     pub mass: Option<f64>,
     /// Blocks kept in any case: a bit each, `[q_blocks, ceil(kv_blocks / 64)]`.
     pub always: Option<&'a [u64]>,
-    /// Blocks that may be kept at all, the same layout; `None` is every block.
+    /// Blocks that may be kept at all, the same layout; `None` is every block. The threshold is over them alone, as for the
+    /// documents of packed sequences: not what a policy's intersection is.
     pub allowed: Option<&'a [u64]>,
 }
 

@@ -6,6 +6,7 @@ use super::{Bits, Misfit, Policy, Rule, Scene};
 use crate::{
     Grid, ParseError,
     io::{StoredTensor, read_tensors},
+    provenance::short_hash,
 };
 
 /// Most bytes of such a file.
@@ -27,6 +28,20 @@ enum Stored {
     Map { shape: [usize; 3], values: Vec<f64>, least: f64 },
     /// `[heads, q_blocks]` counts and `[heads, q_blocks, width]` lists.
     Lists { shape: [usize; 3], counts: Vec<f64>, indices: Vec<f64> },
+}
+
+impl Stored {
+    /// Hashes shapes and numbers, not what else the file has.
+    fn hash(&self) -> String {
+        let (kind, shape, numbers) = match self {
+            Self::Map { shape, values, .. } => (0, shape, [&values[..], &[]]),
+            Self::Lists { shape, counts, indices } => (1, shape, [&counts[..], &indices[..]]),
+        };
+        let mut bytes: Vec<u8> = vec![kind];
+        bytes.extend(shape.iter().flat_map(|&extent| (extent as u64).to_le_bytes()));
+        bytes.extend(numbers.iter().copied().flatten().flat_map(|number| number.to_le_bytes()));
+        short_hash(&bytes)
+    }
 }
 
 impl Lists {
@@ -160,6 +175,10 @@ impl Rule for Lists {
     fn is_alike_for_heads(&self) -> bool {
         false
     }
+
+    fn file_hash(&self) -> Option<String> {
+        Some(self.kept.hash())
+    }
 }
 
 /// Returns for each block of our order, frames slowest, its position in the order of `axes`.
@@ -225,5 +244,11 @@ impl Rule for Heads {
 
     fn is_alike_for_heads(&self) -> bool {
         false
+    }
+
+    fn file_hash(&self) -> Option<String> {
+        // The policies' texts have the hashes of their own files.
+        let texts: Vec<String> = self.policies.iter().map(|policy| policy.to_string()).collect();
+        Some(short_hash(texts.join("\n").as_bytes()))
     }
 }

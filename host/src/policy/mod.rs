@@ -16,6 +16,9 @@
 //! Where a policy is decided: what knows the grid alone, on the host and before the tensors are; NABLA, alone or united with
 //! such rules of one mask for all heads, by the backend's own kernels; everything else on the host in double precision from
 //! the tensors as they were given, so that every backend gets the same mask.
+//!
+//! Intersections are the host's, too. A selection among `allowed` blocks is none: its softmax and threshold are over what is
+//! allowed alone and it keeps a block of every row, whereas a term of an intersection decides as it would by itself.
 
 mod bits;
 mod files;
@@ -58,6 +61,11 @@ pub trait Rule: fmt::Debug + Send + Sync {
     fn mass(&self) -> Option<f64> {
         None
     }
+
+    /// Returns a [short hash](crate::provenance::short_hash) of what its file says, if a file decides it.
+    fn file_hash(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a rule needs and did not get.
@@ -97,6 +105,9 @@ struct Term {
 /// Strings: `dense`, `nabla-0.7` (keep the probability mass 0.7 of the pooled map, arXiv 2507.13546),
 /// `sta-11-3-3` (a window of 11 frames, 3 block rows, 3 block columns, arXiv 2502.04507), the union
 /// `nabla-0.6_sta-11-3-3`, the intersection `vsa-0.2@sta-5-5-5`, and every other rule of [`registry`].
+///
+/// Where a file decides, the text ends in a hash of what the file says, `lists:mask.safetensors#5f0c9a21d4e8b376`: equal
+/// texts are equal policies. Read again, a text with a hash is refused when the file says something else by then.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// A block is kept where every term of one of these keeps it; none at all: every block is kept.
@@ -140,6 +151,11 @@ impl Policy {
             && self.any.iter().all(|all| all.len() == 1)
             && terms().filter(|term| term.rule.mass().is_some()).count() <= 1
             && terms().all(|term| term.rule.mass().is_some() || term.rule.is_alike_for_heads())
+    }
+
+    /// Says whether a file decides a part of it.
+    pub fn has_file(&self) -> bool {
+        self.any.iter().flatten().any(|term| term.rule.file_hash().is_some())
     }
 
     /// Says whether it looks at the numbers of Q and K.

@@ -252,7 +252,8 @@ const REGISTRY: &[Entry] = &[
         usage: "paro-AXES:FILE",
         arguments: "AXES: the grid's axes from slowest to fastest, one of thw, twh, htw, hwt, wth, wht; FILE: safetensors with \
                     mask [B,H,Q,K] or [H,Q,K] of blocks in that order",
-        keeps: "a static map that is regular in another order of the axes; by blocks, so that tokens need no order of their own",
+        keeps: "a static map that is regular in another order of the axes; of patches in one frame, not of tokens sorted by that \
+                order as published",
         source: "PAROAttention, arXiv 2506.16054; an order for each head is heads:FILE's",
         example: "paro-hwt:maps.safetensors",
         make: |of| {
@@ -347,8 +348,16 @@ pub(super) fn parse(term: &str, file: Option<&str>) -> Result<(String, Arc<dyn R
     let Some(entry) = REGISTRY.iter().find(|entry| entry.name == name) else {
         return Err(unknown(name, term));
     };
+    let (file, expected) = file.map(split_hash).unzip();
     let arguments = Arguments { entry, term, list: parts.collect(), file };
     let rule = (entry.make)(&arguments)?;
+    let hash = rule.file_hash();
+    if let (Some(Some(expected)), Some(hash)) = (expected, &hash)
+        && expected != hash
+    {
+        let expected = format!("a file with the hash {expected} in {}", arguments.written());
+        return Err(ParseError::new(expected, format!("{hash}: what it says has changed since")));
+    }
     // Numbers in their shortest form: `nabla-0.70` is `nabla-0.7`.
     let short = |argument: &&str| match (argument.parse::<u64>(), argument.parse::<f64>()) {
         (Ok(count), _) => count.to_string(),
@@ -360,7 +369,20 @@ pub(super) fn parse(term: &str, file: Option<&str>) -> Result<(String, Arc<dyn R
     if let Some(file) = file {
         text += &format!(":{file}");
     }
+    if let Some(hash) = hash {
+        text += &format!("#{hash}");
+    }
     Ok((text, rule))
+}
+
+/// Parts the name of a file from the hash that a policy is written with.
+fn split_hash(file: &str) -> (&str, Option<&str>) {
+    let is_hash =
+        |text: &str| text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match file.rsplit_once('#') {
+        Some((name, hash)) if is_hash(hash) => (name, Some(hash)),
+        _ => (file, None),
+    }
 }
 
 /// Says that there is no such rule, and which ones there are, those that look alike first.

@@ -511,6 +511,37 @@ fn files_say_what_is_kept_for_each_head() {
     assert!(format!("heads:{}", path("loop.json")).parse::<Policy>().is_err());
 }
 
+#[test]
+fn the_text_of_a_policy_says_what_its_file_does() {
+    use crate::io::{Element, NamedTensor, write_safetensors};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |cells: [u8; 4], more: &[(&str, &str)]| {
+        let mask = NamedTensor { name: "mask", shape: &[1, 2, 2], element: Element::U8, bytes: &cells };
+        let metadata = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        write_safetensors(path("mask.safetensors").as_ref(), &[mask], &metadata).unwrap();
+    };
+    write([1, 0, 0, 1], &[]);
+    let lists = format!("sta-1-1-1_lists:{}", path("mask.safetensors"));
+    std::fs::write(path("heads.json"), format!(r#"["lists:{}", "dense"]"#, path("mask.safetensors")))
+        .unwrap();
+    let heads = format!("heads:{}", path("heads.json"));
+    let (first, of_heads) = (policy(&lists), policy(&heads));
+    assert!(first.has_file() && !policy("sta-1-1-1").has_file());
+    let text = first.to_string();
+    let (name, hash) = text.rsplit_once('#').unwrap();
+    assert_eq!((name, hash.len()), (lists.as_str(), 16), "{text}");
+    assert_eq!(policy(&text), first, "what is written reads again");
+
+    write([1, 0, 0, 1], &[("made", "elsewhere")]);
+    assert_eq!(policy(&lists), first, "numbers count, what else a file has does not");
+    write([1, 1, 0, 1], &[]);
+    assert_ne!(policy(&lists), first);
+    assert_ne!(policy(&heads), of_heads, "a list says what the files of its policies say");
+    let message = text.parse::<Policy>().unwrap_err().to_string();
+    assert!(message.contains(hash) && message.contains("has changed since"), "{message}");
+}
+
 proptest! {
     #[test]
     fn no_text_makes_parsing_panic(text in "[a-z0-9._@:-]{0,40}") {

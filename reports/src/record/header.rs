@@ -53,6 +53,9 @@ pub struct Identity {
     pub input_hash: String,
     /// Hash of the swept space.
     pub space_hash: String,
+    /// Policies that a file decides, each with a hash of what the file says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_files: Vec<String>,
     /// Seed of inputs, order and sampling.
     pub seed: u64,
 }

@@ -180,6 +180,7 @@ pub(crate) fn header() -> RunHeader {
             input: "synthetic records: 2 heads, head size 64, 4,096 to 16,384 tokens".into(),
             input_hash: "5f0c9a".into(),
             space_hash: "c0ffee".into(),
+            policy_files: Vec::new(),
             seed: 1,
         },
         started: "2026-01-02T03:00:00Z".into(),

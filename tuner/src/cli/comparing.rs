@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use nabla_host::Policy;
 
-use super::{DeviceArgs, ErrorArgs, InputArgs, PolicyArgs};
+use super::{DeviceArgs, ErrorArgs, InputArgs, PolicyArgs, ProblemArgs};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CompareArgs {
@@ -24,9 +24,8 @@ pub(crate) struct CompareArgs {
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) errors: ErrorArgs,
-    /// Sequence lengths, as numbers of frames cut from the start of the input [default: all of it].
-    #[arg(long, value_delimiter = ',', value_name = "N,..")]
-    pub(crate) frames: Option<Vec<usize>>,
+    #[command(flatten)]
+    pub(crate) problems: ProblemArgs,
     /// Mask policies.
     #[arg(
         long,
@@ -35,12 +34,6 @@ pub(crate) struct CompareArgs {
         default_value = "nabla-0.4,nabla-0.8,dense"
     )]
     pub(crate) policies: Vec<Policy>,
-    /// Mask block sizes in tokens.
-    #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", default_values_t = [64])]
-    pub(crate) blocks: Vec<usize>,
-    /// Seconds after which a launch counts as one that does not end.
-    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) launch_timeout: u32,
     /// Write the comparisons to this JSON file.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use nabla_host::Policy;
 
-use super::{DeviceArgs, ErrorArgs, InputArgs, SearchArgs};
+use super::{DeviceArgs, ErrorArgs, InputArgs, PoliciesToTryArgs, ProblemArgs, SearchArgs};
 
 /// How much is tried and how long it is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,18 +27,10 @@ pub(crate) struct TuneArgs {
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) errors: ErrorArgs,
-    /// Sequence lengths, as numbers of frames cut from the start of the input [default: all of it].
-    #[arg(long, value_delimiter = ',', value_name = "N,..")]
-    pub(crate) frames: Option<Vec<usize>>,
-    /// Thresholds: shares of pooled attention to keep, each the policy nabla-MASS.
-    #[arg(long, value_delimiter = ',', value_name = "MASS,..", default_values_t = [0.2, 0.4, 0.6, 0.8])]
-    pub(crate) thresholds: Vec<f64>,
-    /// Further policies, by their strings; `dense` among them.
-    #[arg(long, value_delimiter = ',', value_name = "POLICY,..")]
-    pub(crate) policies: Vec<Policy>,
-    /// Mask block sizes in tokens; each is a problem of its own.
-    #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", default_values_t = [64])]
-    pub(crate) blocks: Vec<usize>,
+    #[command(flatten)]
+    pub(crate) problems: ProblemArgs,
+    #[command(flatten)]
+    pub(crate) policies: PoliciesToTryArgs,
     /// How much is tried and how long it is measured.
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) effort: Effort,
@@ -56,9 +47,6 @@ pub(crate) struct TuneArgs {
     /// Start from the nearest entry of this profile.
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
-    /// Seconds after which a launch counts as one that does not end.
-    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) launch_timeout: u32,
     /// Kernels to compile at once, ahead of their measurement [default: one for each core].
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) jobs: usize,

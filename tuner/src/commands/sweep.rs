@@ -25,6 +25,7 @@ use crate::{
     output,
     store::Store,
     sweep::{Config, Context, Length, Progress, Ran, Space, now, work},
+    worker::policy_files,
 };
 
 /// Runs or continues a sweep, then prints the best settings and the paths of what it wrote.
@@ -187,6 +188,7 @@ fn identity(args: &SweepArgs, backend: &dyn Backend, qkv: &Qkv, space: &Space) -
         input: qkv.source.clone(),
         input_hash: qkv.short_hash(),
         space_hash: space.hash(args),
+        policy_files: policy_files(&space.policies),
         seed: args.input.seed,
     }
 }

@@ -51,13 +51,7 @@ impl Space {
         let usage = |message: String| Failure::new(Kind::Usage, message);
         let lengths = lengths(args.frames.as_deref(), problem).map_err(usage)?;
         let mut policies = vec![Policy::dense()];
-        for &mass in &args.thresholds {
-            let policy: Policy = format!("nabla-{mass}")
-                .parse()
-                .map_err(|_| usage(format!("--thresholds: expected shares in 0..=1, got {mass}")))?;
-            policies.push(policy);
-        }
-        policies.extend(args.policies.iter().cloned());
+        policies.extend(args.policies.all()?);
         let mut unique: Vec<Policy> = Vec::new();
         for policy in policies {
             if !unique.contains(&policy) {

@@ -138,6 +138,7 @@ fn identity() -> Identity {
         input: "generated".into(),
         input_hash: "0".into(),
         space_hash: "0".into(),
+        policy_files: Vec::new(),
         seed: 0,
     }
 }

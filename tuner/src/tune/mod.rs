@@ -22,7 +22,7 @@ mod view;
 
 pub(crate) use builder::Builder;
 pub(crate) use journal::Journal;
-pub(crate) use plan::{Settings, targets, targets_of};
+pub(crate) use plan::{Settings, targets};
 pub(crate) use problem::{Earlier, Tuned, Tuner};
 pub(crate) use row::{Subject, comparison_row};
 pub(crate) use view::{View, name_of, standing};

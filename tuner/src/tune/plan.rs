@@ -5,7 +5,7 @@ use std::time::Duration;
 use nabla_host::{Policy, Problem};
 
 use crate::{
-    cli::{Effort, TuneArgs},
+    cli::{Effort, ProblemArgs, TuneArgs},
     failure::{Failure, Kind},
     measure::Race,
     search::strategy,
@@ -88,29 +88,14 @@ impl Settings {
     }
 }
 
-/// Lists the problems that options ask for.
-pub(crate) fn targets(args: &TuneArgs, problem: &Problem) -> Result<Vec<Target>, Failure> {
-    let mut policies: Vec<Policy> = Vec::new();
-    for mass in &args.thresholds {
-        let policy = format!("nabla-{mass}").parse().map_err(|_| {
-            let message = format!("--thresholds: expected shares in 0..=1, got {mass}");
-            Failure::new(Kind::Usage, message)
-        })?;
-        policies.push(policy);
-    }
-    policies.extend_from_slice(&args.policies);
-    targets_of(args.frames.as_deref(), &policies, &args.blocks, problem)
-}
-
 /// Lists problems: lengths, then policies, then mask blocks.
-pub(crate) fn targets_of(
-    frames: Option<&[usize]>,
+pub(crate) fn targets(
+    problems: &ProblemArgs,
     policies: &[Policy],
-    blocks: &[usize],
     problem: &Problem,
 ) -> Result<Vec<Target>, Failure> {
     let usage = |message: String| Failure::new(Kind::Usage, message);
-    let lengths = match (frames, problem.grid) {
+    let lengths = match (problems.frames.as_deref(), problem.grid) {
         (None, Some(grid)) => vec![Some(grid.t)],
         (frames, _) => lengths(frames, problem).map_err(usage)?,
     };
@@ -119,7 +104,7 @@ pub(crate) fn targets_of(
         for policy in policies {
             let blocks: Vec<Option<usize>> = match policy.is_dense() {
                 true => vec![None],
-                false => blocks.iter().copied().map(Some).collect(),
+                false => problems.blocks.iter().copied().map(Some).collect(),
             };
             for block in blocks {
                 let target = Target { frames, policy: policy.to_string(), block };

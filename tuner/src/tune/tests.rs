@@ -75,6 +75,7 @@ fn identity() -> Identity {
         input: text(),
         input_hash: text(),
         space_hash: text(),
+        policy_files: Vec::new(),
         seed: 0,
     }
 }

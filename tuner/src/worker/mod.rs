@@ -21,5 +21,5 @@ mod tests;
 pub(crate) use isolated::{Isolated, Limits};
 pub(crate) use limits::{confine, die_with_parent};
 pub(crate) use process::{Gone, Start, Worker, interrupted, watch_for_interrupts};
-pub(crate) use protocol::{Build, Errors, Hello, Opened, Reply, Request, Target, config_of};
+pub(crate) use protocol::{Build, Errors, Hello, Opened, Reply, Request, Target, config_of, policy_files};
 pub(crate) use serve::{Inputs, serve};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use nabla_host::{
-    Problem,
+    Policy, Problem,
     conditions::Conditions,
     error_measures::ErrorMeasures,
     parameters::{ParameterSpace, Parameters},
@@ -313,9 +313,14 @@ pub(crate) fn config_of(parameters: &Parameters) -> BTreeMap<String, serde_json:
     parameters.0.iter().map(|(name, v)| (name.clone(), value(v))).collect()
 }
 
+/// Writes the policies that a file decides, with what the files say.
+pub(crate) fn policy_files(policies: &[Policy]) -> Vec<String> {
+    policies.iter().filter(|policy| policy.has_file()).map(Policy::to_string).collect()
+}
+
 impl Hello {
     /// Returns the identity of a run on this worker.
-    pub(crate) fn identity(&self, space_hash: String, seed: u64) -> Identity {
+    pub(crate) fn identity(&self, space_hash: String, policies: &[Policy], seed: u64) -> Identity {
         Identity {
             backend: self.backend.clone(),
             device: self.device.clone(),
@@ -329,6 +334,7 @@ impl Hello {
             input: self.input.clone(),
             input_hash: self.input_hash.clone(),
             space_hash,
+            policy_files: policy_files(policies),
             seed,
         }
     }

@@ -27,7 +27,7 @@ use crate::{
     stats::{Finding, Margin, Verdict},
     store::Store,
     sweep::now,
-    tune::{comparison_row, name_of, targets_of},
+    tune::{comparison_row, name_of, targets},
     worker::{Hello, Isolated, Limits, Target, watch_for_interrupts},
 };
 
@@ -135,12 +135,13 @@ fn compared(
     head: &Side,
     seed: u64,
 ) -> Result<(Hello, Vec<Compared>), Failure> {
-    let limits = Limits { verify: VERIFY, launch: Duration::from_secs(u64::from(args.launch_timeout)) };
+    let limits =
+        Limits { verify: VERIFY, launch: Duration::from_secs(u64::from(args.problems.launch_timeout)) };
     let probe = crate::worker::Worker::start(&base.start)?;
     let hello = probe.hello().clone();
     drop(probe);
     let _lock = DeviceLock::take(&hello.backend, &hello.device, args.device.device)?;
-    let targets = targets_of(args.frames.as_deref(), &args.policies, &args.blocks, &hello.problem)?;
+    let targets = targets(&args.problems, &args.policies, &hello.problem)?;
     let mut duel: Option<Duel> = None;
     let mut all = Vec::new();
     for target in &targets {
@@ -259,7 +260,7 @@ fn write(args: &CompareArgs, hello: &Hello, compared: &[Compared]) -> Result<(),
 }
 
 fn log(folder: &Path, args: &CompareArgs, hello: &Hello, compared: &[Compared]) -> Result<(), Failure> {
-    let identity = hello.identity(String::new(), args.input.seed);
+    let identity = hello.identity(String::new(), &args.policies, args.input.seed);
     let header = RunHeader {
         schema: SCHEMA_VERSION,
         nabla_version: env!("CARGO_PKG_VERSION").to_owned(),

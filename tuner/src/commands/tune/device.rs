@@ -8,6 +8,7 @@ use std::{
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use nabla_host::{
+    Policy,
     parameters::Parameters,
     profile::{Device, Profile, Shape, Standing},
     provenance,
@@ -70,9 +71,10 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
         Some(_) => (None, 0.0),
     };
     drop(first);
-    let targets = targets(args, &hello.problem)?;
+    let policies = args.policies.all()?;
+    let targets = targets(&args.problems, &policies, &hello.problem)?;
     let settings = Settings::new(args, targets.len())?;
-    let identity = identity(args, &hello, &targets, &settings);
+    let identity = identity(args, &hello, (&policies, &targets), &settings);
     let (folder, mut store, done) = open_log(args, command, (&identity, machine), &settings, resume)?;
     let mut journal = Journal::open(&folder)?;
     let profile_path = folder.join(PROFILE);
@@ -90,7 +92,8 @@ fn tune(args: &TuneArgs, command: Vec<String>, resume: Option<&Path>) -> Result<
     let builder = compiles.then(|| Builder::new(start.clone(), args.jobs));
     let mut tuner =
         Tuner { settings: &settings, store: &mut store, journal: &mut journal, view: &view, builder };
-    let limits = Limits { verify: VERIFY, launch: Duration::from_secs(u64::from(args.launch_timeout)) };
+    let limits =
+        Limits { verify: VERIFY, launch: Duration::from_secs(u64::from(args.problems.launch_timeout)) };
     let mut bench: Option<Isolated> = None;
     let mut results: Vec<(Target, Opened, Tuned)> = Vec::new();
     let mut untunable = 0;
@@ -217,7 +220,12 @@ fn nearest(known: &Profile, device: &Device, target: &Target, opened: &Opened) -
     known.lookup(device, &shape).entry.map(|entry| entry.config.clone()).into_iter().collect()
 }
 
-fn identity(args: &TuneArgs, hello: &Hello, targets: &[Target], settings: &Settings) -> Identity {
+fn identity(
+    args: &TuneArgs,
+    hello: &Hello,
+    (policies, targets): (&[Policy], &[Target]),
+    settings: &Settings,
+) -> Identity {
     let space = format!(
         "{} {} {:?} {:?} {} {:?}",
         serde_json::to_string(targets).unwrap_or_default(),
@@ -227,7 +235,7 @@ fn identity(args: &TuneArgs, hello: &Hello, targets: &[Target], settings: &Setti
         settings.race.rounds,
         args.errors.error_rows
     );
-    hello.identity(provenance::short_hash(space.as_bytes()), args.input.seed)
+    hello.identity(provenance::short_hash(space.as_bytes()), policies, args.input.seed)
 }
 
 fn header(args: &TuneArgs, command: Vec<String>, identity: &Identity, settings: &Settings) -> RunHeader {

@@ -63,7 +63,10 @@ fn costs_from_constants_agree_with_counts_of_hopper_kernels() {
     assert_constants_agree_with_counts("bsfwd_sm90a_m64_n64_d128_bf16_s3_w4_c2", EmulatedArch::Sm90a);
     assert_constants_agree_with_counts("dnfwd_sm90a_m128_n128_d128_bf16_s2_w12", EmulatedArch::Sm90a);
     assert_constants_agree_with_counts("bsfwd_sm90a_m128_n64_d128_bf16_s6_w12_l2", EmulatedArch::Sm90a);
-    assert_constants_agree_with_counts("bsfwd_sm90a_m128_n128_d128_f16_s3_w12_b1", EmulatedArch::Sm90a);
+    assert_constants_agree_with_counts(
+        "bsfwd_sm90a_m128_n128_d128_bf16_s3_w12_r8_t1_b1",
+        EmulatedArch::Sm90a,
+    );
 }
 
 #[test]

@@ -91,15 +91,12 @@ pub const INSTANCES: &[Instance] = &[
     // Turns at the tensor cores, and a value tile more or less than key tiles.
     hopper_sparse([128, 64,  64, 6], Dtype::Bf16).with_ping_pong(true),
     hopper_sparse([192, 64,  64, 6], Dtype::F16).with_value_stages(7).with_ping_pong(true),
-    hopper_sparse([128, 64, 128, 5], Dtype::Bf16).with_value_stages(6).with_slack(8).with_ping_pong(true),
     hopper_sparse([192, 64, 128, 6], Dtype::Bf16).with_value_stages(5),
     // Two key blocks in a tile.
     hopper_sparse([ 64, 128,  64, 3], Dtype::Bf16).without_producer().with_ctas(2).with_pairs(true),
     hopper_sparse([128, 128,  64, 4], Dtype::Bf16).with_pairs(true).with_work(Work::Listed),
     hopper_sparse([128, 128, 128, 3], Dtype::Bf16).with_pairs(true).with_slack(8).with_ping_pong(true),
-    hopper_sparse([128, 128, 128, 3], Dtype::F16).with_pairs(true),
     // Two blocks of threads that share what they load.
-    hopper_sparse([ 64, 64,  64, 6], Dtype::Bf16).with_ctas(2).with_cluster(2),
     hopper_sparse([128, 64,  64, 6], Dtype::F16).with_cluster(2).with_ping_pong(true),
     hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_cluster(2),
     hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8).with_cluster(2).with_work(Work::Listed),
@@ -114,7 +111,6 @@ pub const INSTANCES: &[Instance] = &[
     hopper_dense([128, 128,  64, 4], Dtype::Bf16).with_slack(8).with_polynomials(1),
     hopper_dense([128, 128, 128, 2], Dtype::Bf16).with_slack(8).with_work(Work::Stride),
     hopper_dense([128, 128, 128, 2], Dtype::Bf16).with_slack(8).with_ping_pong(true),
-    hopper_dense([192, 64,  64, 6], Dtype::Bf16).with_ping_pong(true),
     hopper_dense([128, 128, 128, 2], Dtype::Bf16).with_slack(8).with_ping_pong(true).with_cluster(2),
     hopper_dense([128, 128, 128, 2], Dtype::F16).with_cluster(2).with_work(Work::Stride),
 

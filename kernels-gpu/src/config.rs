@@ -105,7 +105,7 @@ pub struct Constants {
     pub polynomials: u32,
     /// Which query tiles a block of threads computes.
     pub work: Work,
-    /// Value tiles in shared memory; Hopper kernels may have one more or less than key tiles.
+    /// Value tiles in shared memory; Hopper kernels may have one less than key tiles.
     pub value_stages: u32,
     /// Whether the warpgroups that compute take turns at the tensor cores.
     pub ping_pong: bool,

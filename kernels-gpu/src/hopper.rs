@@ -81,11 +81,9 @@ impl Constants {
     /// What is not met, as a sentence.
     pub const fn check_sharing(&self, sparse: bool) -> Result<(), &'static str> {
         let Self { stages, value_stages, .. } = *self;
-        if value_stages < 2 || value_stages > MAX_STAGES || value_stages.abs_diff(stages) > 1 {
-            return Err(
-                "value tiles are as many as key tiles, or one more or less, and 2 at least: one that is used \
-                        waits for the other",
-            );
+        // With more, room for values would never be waited for: the keys of the next tile are, first.
+        if value_stages < 2 || value_stages > stages || value_stages + 1 < stages {
+            return Err("value tiles are as many as key tiles or one less, and 2 at least");
         }
         if value_stages != stages && !self.has_producer() {
             return Err(
@@ -169,8 +167,7 @@ impl Constants {
 ///   Q of each warpgroup │ K of each stage │ V of each stage │ barriers │ notes
 /// ```
 /// Barriers: for each warpgroup, its queries are there; for each stage, keys are there, values are there, keys are
-/// used, values are used. A note is what the producer says of a stage of keys. There may be a stage of values more, or
-/// less, than of keys.
+/// used, values are used. A note is what the producer says of a stage of keys. There may be a stage of values less than of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedMap {
     consumers: u32,

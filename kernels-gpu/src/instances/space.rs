@@ -28,8 +28,8 @@ pub struct Axes {
     pub polynomials: &'static [u32],
     /// Which query tiles a block of threads computes.
     pub work: &'static [Work],
-    /// How many value tiles more than key tiles are in shared memory.
-    pub more_values: &'static [i32],
+    /// How many value tiles less than key tiles are in shared memory.
+    pub less_values: &'static [u32],
     /// Whether warpgroups that compute take turns.
     pub ping_pong: &'static [bool],
     /// Whether a key tile is two listed key blocks.
@@ -76,7 +76,7 @@ impl Axes {
         slack: &[0],
         polynomials: &[0],
         work: &[Work::Once],
-        more_values: &[0],
+        less_values: &[0],
         ping_pong: &[false],
         pairs: &[false],
         cluster: &[1],
@@ -95,7 +95,7 @@ impl Axes {
         slack: &[0, 4, 8],
         polynomials: &[0, 1, 2],
         work: &[Work::Once, Work::Stride, Work::Listed],
-        more_values: &[-1, 0, 1],
+        less_values: &[0, 1],
         ping_pong: &[false, true],
         pairs: &[false, true],
         cluster: &[1, 2],
@@ -103,7 +103,7 @@ impl Axes {
 
     /// The same without what is shared in more than one way: how many value tiles, turns, pairs, clusters.
     const HOPPER_PLAIN: Self =
-        Self { more_values: &[0], ping_pong: &[false], pairs: &[false], cluster: &[1], ..Self::HOPPER };
+        Self { less_values: &[0], ping_pong: &[false], pairs: &[false], cluster: &[1], ..Self::HOPPER };
 
     /// Returns the points that pass [`Instance::check`], in the order of the axes, the last fastest.
     pub fn instances(self) -> impl Iterator<Item = Instance> {
@@ -131,7 +131,7 @@ impl Axes {
             numbers("slack", self.slack),
             numbers("polynomials", self.polynomials),
             kept("work", &mut self.work.iter().map(|work| work.code().into())),
-            kept("more_values", &mut self.more_values.iter().map(|&more| more.into())),
+            numbers("less_values", self.less_values),
             truths("ping_pong", self.ping_pong),
             truths("pairs", self.pairs),
             numbers("cluster", self.cluster),
@@ -152,7 +152,7 @@ impl Axes {
                 slack: self.slack[at[8]],
                 polynomials: self.polynomials[at[9]],
                 work: self.work[at[10]],
-                more_values: self.more_values[at[11]],
+                less_values: self.less_values[at[11]],
                 ping_pong: self.ping_pong[at[12]],
                 pairs: self.pairs[at[13]],
                 cluster: self.cluster[at[14]],
@@ -190,8 +190,8 @@ pub struct Point {
     pub polynomials: u32,
     /// Of [`Axes::work`].
     pub work: Work,
-    /// Of [`Axes::more_values`].
-    pub more_values: i32,
+    /// Of [`Axes::less_values`].
+    pub less_values: u32,
     /// Of [`Axes::ping_pong`].
     pub ping_pong: bool,
     /// Of [`Axes::pairs`].
@@ -214,7 +214,7 @@ impl Point {
             .with_slack(self.slack)
             .with_polynomials(self.polynomials)
             .with_work(self.work)
-            .with_value_stages(shape[3].saturating_add_signed(self.more_values))
+            .with_value_stages(shape[3].saturating_sub(self.less_values))
             .with_ping_pong(self.ping_pong)
             .with_pairs(self.pairs)
             .with_cluster(self.cluster)

@@ -1,0 +1,211 @@
+"""The units of a campaign, in the order of what they tell: what each runs and how long it may take."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from shapes import shapes_for, thresholds_for
+
+HERE = Path(__file__).resolve().parent
+# A program that was asked to end has so long before it is killed.
+GRACE_S = 10
+# One case of every kernel that has work for every part of it.
+USUAL_CASES = "on ragged-grid,on flat,on video mass 0.8"
+
+
+@dataclass
+class Unit:
+    """One command with its log. Cut, it goes on where it was if its command keeps a log of its own, else starts again."""
+
+    name: str
+    stage: str
+    # Takes the results folder, returns the command line.
+    command: callable
+    # The most seconds one attempt may take.
+    cap_s: float
+    # Why it cannot run here; None where it can.
+    skip: str | None = None
+
+
+class Pack:
+    """The packed folder: program, kernels, and what it was made for."""
+
+    def __init__(self, folder, manifest):
+        self.folder = folder
+        self.backend = manifest["backend"]
+        self.smoke = manifest["smoke"]
+        self.program = folder / "nabla"
+        self.kernels = folder / "kernels"
+
+    def device(self):
+        """Options that name the device; the same for every command that takes one."""
+        options = ["--backend", self.backend]
+        if self.kernels.is_dir():
+            options += ["--kernel-cache", str(self.kernels)]
+        return options
+
+    def nabla(self, *words):
+        return [str(self.program), *map(str, words)]
+
+
+def units_of(pack):
+    """Lists all units of a pack."""
+    units = [_check(pack), _same_ptx(pack)]
+    shapes = shapes_for(pack.backend, pack.smoke)
+    fields = [_field(pack, shape) for shape in shapes]
+    sweeps = [_sweep(pack, shape) for shape in shapes]
+    # The headline shape first, then the clip, then the rest in turn.
+    units += [fields[0], _sweep(pack, None), _tune(pack, None), sweeps[0], _tune(pack, shapes[0])]
+    units += [_sanitized(pack, tool) for tool in ("memcheck", "racecheck", "synccheck")]
+    for shape, peers, sweep in zip(shapes[1:], fields[1:], sweeps[1:], strict=True):
+        units += [peers, sweep, _tune(pack, shape)]
+    return units
+
+
+def _check(pack):
+    # The emulator is slow, and the whole catalogue is checked on it wherever the program is built.
+    filters = {"cpu": "on one-token" if pack.smoke else "", "cuda": "", "emulator": "on one-token"}[pack.backend]
+    cache = ["--kernel-cache", pack.kernels] if pack.kernels.is_dir() else []
+    words = ["check", "--backend", pack.backend, *cache, *(["--filter", filters] if filters else [])]
+    if pack.backend == "emulator":
+        words += ["--completion", "late"]
+    return Unit(
+        "check",
+        "check",
+        lambda results: pack.nabla(*words, "--json", results / "check" / "device.json"),
+        cap_s=150,
+    )
+
+
+def _same_ptx(pack):
+    skip = None if pack.backend != "cpu" else "the CPU's kernels are not PTX: nothing to compare with the emulator"
+    cases = "reorder_pool" if pack.smoke else USUAL_CASES
+    words = ["check", "--backend", pack.backend, "--against", "emulator", "--filter", cases]
+    words += ["--kernel-cache", pack.kernels]
+    if pack.smoke and pack.backend == "emulator":
+        words += ["--arch", "sm_80"]
+    return Unit(
+        "same-ptx",
+        "same-ptx",
+        lambda results: pack.nabla(*words, "--json", results / "check" / "same-ptx.json"),
+        cap_s=120,
+        skip=skip,
+    )
+
+
+def _sanitized(pack, tool):
+    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    skip = None
+    if pack.backend != "cuda":
+        skip = "compute-sanitizer watches GPUs"
+    elif not Path(sanitizer).exists():
+        skip = "compute-sanitizer is not on this machine"
+    words = ["check", "--backend", "cuda", "--kernel-cache", pack.kernels, "--filter", USUAL_CASES]
+    return Unit(
+        f"sanitizer-{tool}",
+        "check",
+        lambda results: [
+            sanitizer, "--tool", tool, "--error-exitcode", "5", "--print-limit", "20",
+            *pack.nabla(*words, "--json", results / "check" / f"{tool}.json"),
+        ],
+        cap_s=120,
+        skip=skip,
+    )  # fmt: skip
+
+
+def _field(pack, shape):
+    thresholds = ",".join(str(t) for t in thresholds_for(pack.backend, pack.smoke))
+    command = [sys.executable, str(HERE / "field.py"), "--pack", str(pack.folder), "--shape", shape.name]
+    return Unit(
+        f"field-{shape.name}",
+        "field",
+        lambda results: [*command, "--thresholds", thresholds, "--results", str(results)],
+        cap_s=180,
+    )
+
+
+NO_TIMES = "the emulator has no times"
+
+
+def _sweep(pack, shape):
+    name = "sweep-" + (shape.name if shape else "clip")
+    words = ["sweep", *pack.device(), "--no-report", "--thresholds"]
+    words.append(",".join(str(t) for t in thresholds_for(pack.backend, pack.smoke)))
+    if shape:
+        frames = shape.grid[0]
+        words += ["--generate", shape.spec, "--frames", frames, "--blocks", 64, "--rounds", 7, "--error-rows", 64]
+    elif pack.smoke:
+        words += ["--frames", 1, "--blocks", 64, "--rounds", 3]
+    if pack.smoke:
+        words += ["--block-m", 64, "--block-n", 64]
+        words = [3 if word == 7 else word for word in words]
+    return _run(pack, name, "sweep", words, cap_s=60 if shape else 45)
+
+
+def _tune(pack, shape):
+    name = "tune-" + (shape.name if shape else "clip")
+    words = ["tune", *pack.device(), "--thresholds", "0.5" if pack.smoke else "0.4,0.7,0.9", "--effort", "quick"]
+    words += ["--budget-seconds", 2 if pack.smoke else 40]
+    if shape:
+        words += ["--generate", shape.spec, "--error-rows", 64]
+    elif pack.smoke:
+        words += ["--frames", 1]
+    if pack.smoke:
+        words += ["--evaluations", 2]
+    skip = "one problem is enough to test the way" if pack.smoke and shape else None
+    return _run(pack, name, "tune", words, cap_s=90, skip=skip)
+
+
+def _run(pack, name, stage, words, cap_s, skip=None):
+    """A unit whose command keeps a log of its own and goes on with it."""
+    skip = NO_TIMES if pack.backend == "emulator" else skip
+
+    def command(results):
+        folder = results / "runs" / name
+        if (folder / "records.jsonl").exists():
+            return pack.nabla(words[0], "--resume", folder)
+        return pack.nabla(*words, "--out", folder)
+
+    return Unit(name, stage, command, cap_s, skip)
+
+
+def run(unit, results, seconds):
+    """Runs a unit for at most so many seconds.
+
+    Returns how it ended (done, failed or cut) and why. The log of every attempt is kept.
+    """
+    log = results / "logs" / f"{unit.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = unit.command(results)
+    with open(log, "ab") as file:
+        file.write(f"$ {' '.join(command)}\n".encode())
+        file.flush()
+        # A group of its own: the end of the budget reaches what the command started.
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return "cut", f"it did not end within {seconds:.0f} s"
+        except BaseException:
+            _end(process)
+            raise
+    if code == 0:
+        return "done", ""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+    return "failed", f"exit code {code}: {said[:300]}"
+
+
+def _end(process):
+    """Asks a group of processes to end, waits a little, and ends what is left of it."""
+    for order in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, order)
+            process.wait(GRACE_S)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass

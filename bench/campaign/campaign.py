@@ -22,16 +22,19 @@ REPORT_S = 20
 # A unit is not started for less.
 LEAST_S = 5
 
-EXIT_CODES = """Exit codes: 0 everything is finished and nothing failed; 2 bad usage; 4 the device is missing; 5 a unit failed, the
-report says which; 9 the budget ended before everything was finished: run it again; 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 everything is finished and nothing failed; 2 bad usage; 4 the device is missing; 5 a unit
+failed, the report says which; 9 the budget ended before everything was finished: run it again; 130 interrupted."""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES)
     parser.add_argument("--budget", type=float, default=570, help="seconds this call may take (default: 570)")
     parser.add_argument(
-        "--results", type=Path, help="results folder (default: the last unfinished results/<device>/<date>, else a new one)"
+        "--results",
+        type=Path,
+        help="results folder (default: the last results/<device>/<date> of this pack, else a new one)",
     )
+    parser.add_argument("--new", action="store_true", help="start a results folder of its own, whatever is there")
     parser.add_argument("--only", action="append", metavar="STAGE", help="run this stage alone; may be repeated")
     parser.add_argument("--retry", action="store_true", help="run what failed or was skipped again")
     parser.add_argument("--list", action="store_true", help="list the units and stop")
@@ -43,7 +46,8 @@ def main():
     plan = units.units_of(pack)
     if args.list:
         for unit in plan:
-            print(f"{unit.stage:<10} {unit.name:<24} at most {unit.cap_s:.0f} s" + (f"; skipped: {unit.skip}" if unit.skip else ""))
+            skipped = f"; skipped: {unit.skip}" if unit.skip else ""
+            print(f"{unit.stage:<10} {unit.name:<24} at most {unit.cap_s:.0f} s{skipped}")
         return 0
     stages = {unit.stage for unit in plan}
     if unknown := set(args.only or ()) - stages:
@@ -54,7 +58,7 @@ def main():
     if machine["device"] is None:
         print(f"campaign: no usable {pack.backend} device: {machine['device_error']}", file=sys.stderr)
         return 4
-    results = args.results or results_folder(Path.cwd() / "results" / slug_of(machine), manifest["identity"])
+    results = args.results or results_folder(Path.cwd() / "results" / slug_of(machine), manifest["identity"], args.new)
     for name in ("check", "logs", "runs"):
         (results / name).mkdir(parents=True, exist_ok=True)
     state = State(results / "campaign.json", manifest["identity"])
@@ -78,10 +82,8 @@ def main():
     counts = state.counts([unit.name for unit in wanted])
     report.write(pack, plan, state, results)
     archive(results)
-    print(
-        f"campaign: {counts['done']} done, {counts['failed']} failed, {counts['skipped']} skipped, {counts['left']} left; "
-        f"{results / 'report.html'}"
-    )
+    ended = ", ".join(f"{number} {name}" for name, number in counts.items())
+    print(f"campaign: {ended}; {results / 'report.html'}")
     if interrupted:
         return 130
     if counts["left"]:
@@ -104,15 +106,16 @@ def one(unit, state, results, budget):
     start = time.monotonic()
     status, reason = units.run(unit, results, seconds)
     state.end(unit.name, status, reason, time.monotonic() - start)
-    print(f"campaign: {unit.name}: {status} in {time.monotonic() - start:.1f} s" + (f": {reason}" if reason else ""), flush=True)
+    seconds = time.monotonic() - start
+    print(f"campaign: {unit.name}: {status} in {seconds:.1f} s" + (f": {reason}" if reason else ""), flush=True)
 
 
-def results_folder(of_device, identity):
-    """Returns the newest folder with units of this pack that are not finished, else one named by the date."""
-    for folder in sorted(of_device.glob("*/campaign.json"), reverse=True):
-        stored = json.loads(folder.read_text())
-        if stored["identity"] == identity and not stored.get("finished"):
-            return folder.parent
+def results_folder(of_device, identity, new):
+    """Returns the last folder of this pack, to go on in it, else one named by the date."""
+    states = [] if new else sorted(of_device.glob("*/campaign.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(states):
+        if json.loads(path.read_text())["identity"] == identity:
+            return path.parent
     today = datetime.date.today().isoformat()
     names = [today, *(f"{today}-{n}" for n in range(2, 1000))]
     return next(of_device / name for name in names if not (of_device / name).exists())

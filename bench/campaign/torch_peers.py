@@ -15,6 +15,8 @@ FLEX_OPTIONS = tuple(
     {"BLOCK_M": m, "BLOCK_N": 64, "num_warps": warps, "num_stages": stages}
     for m, warps, stages in ((64, 4, 2), (64, 4, 3), (64, 4, 4), (64, 8, 3), (32, 4, 3))
 )
+# The least change of the default ones that fits a mask block.
+SMALL_TILES = {"BLOCK_M": BLOCK, "BLOCK_N": BLOCK}
 # Launches of an option before its time counts, and those that count.
 WARM, COUNTED = 2, 3
 # Share of the blocks that single precision sums may decide otherwise.
@@ -169,7 +171,19 @@ class Flex(Peer):
         if self.tuned and not peers.cuda:
             raise NotThere("kernel options are those of GPU kernels")
         mask = self.block_mask()
-        options = peers.flex_options(mask) if self.tuned else None
+        if self.tuned:
+            return self._with(peers.flex_options(mask), mask)
+        try:
+            return self._with(None, mask)
+        except Exception as error:
+            # Some releases take default tiles that mask blocks of 64 tokens do not hold, and refuse to compile.
+            if not peers.cuda or "divisible" not in str(error):
+                raise
+            return self._with(SMALL_TILES, mask) + ", the default tiles do not fit the blocks"
+
+    def _with(self, options, mask):
+        """Runs once with kernel options and compares the results."""
+        peers = self.peers
         self.work = functools.partial(peers.flex(options), *peers.in_blocks, block_mask=mask)
         with torch.no_grad():
             note = peers.agree(self.work()[:, :, peers.slots])

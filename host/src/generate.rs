@@ -57,8 +57,8 @@ pub struct GenerateSpec {
     /// Type the numbers are rounded to.
     pub dtype: Dtype,
     /// Score of a token with itself in the head that attends most sharply; the flattest has 5/9 of it. Higher is
-    /// sparser. `None` is 4.5, as on the bundled clip. With 6, thresholds of 0.4, 0.7 and 0.9 keep about 4, 17 and 48 %
-    /// of the blocks of a long video, much as the method's paper reports of a trained model at 0.4 and 0.7.
+    /// sparser. `None` is 4.5, as on the bundled clip. With 7, thresholds of 0.4, 0.7 and 0.9 keep about 4, 19 and 51 %
+    /// of the blocks of 21 x 45 x 80 tokens, much as the method's paper reports of a trained model at 0.4 and 0.7.
     pub peak: Option<u16>,
 }
 
@@ -81,7 +81,7 @@ impl FromStr for GenerateSpec {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const FORM: &str = "video:T,H,W,heads,D[,dtype][,peak=SCORE], for example video:5,40,80,2,128 or video:5,40,80,2,128,bf16,peak=6";
+        const FORM: &str = "video:T,H,W,heads,D[,dtype][,peak=SCORE], for example video:5,40,80,2,128 or video:5,40,80,2,128,bf16,peak=7";
         let error = || ParseError::new(FORM, text);
         let mut fields: Vec<&str> =
             text.strip_prefix("video:").ok_or_else(error)?.split(',').map(str::trim).collect();
@@ -417,12 +417,12 @@ mod tests {
     fn a_peak_sets_how_sparse_masks_are_and_leaves_keys_and_values_alone() {
         let masses = [0.4, 0.7, 0.9];
         let flat = generate_video(&spec("video:6,45,80,4,128"), 1);
-        let sharp = generate_video(&spec("video:6,45,80,4,128,bf16,peak=6"), 1);
+        let sharp = generate_video(&spec("video:6,45,80,4,128,bf16,peak=7"), 1);
         assert_eq!((&flat.k, &flat.v), (&sharp.k, &sharp.v));
         let density = densities(&sharp, &masses);
         println!("{density:.3?}");
         assert!((0.02..0.08).contains(&density[0]), "{density:?}");
-        assert!((0.1..0.25).contains(&density[1]), "{density:?}");
+        assert!((0.1..0.3).contains(&density[1]), "{density:?}");
         assert!((0.35..0.65).contains(&density[2]), "{density:?}");
     }
 }

@@ -155,7 +155,7 @@ pub(crate) struct InputArgs {
     /// [default: the bundled clip].
     #[arg(long, value_name = "FILE", conflicts_with = "generate")]
     pub(crate) input: Option<PathBuf>,
-    /// Make smooth seeded inputs instead: video:T,H,W,HEADS,D[,DTYPE][,peak=SCORE]; peak=6 makes masks as sparse as those of a
+    /// Make smooth seeded inputs instead: video:T,H,W,HEADS,D[,DTYPE][,peak=SCORE]; peak=7 makes masks as sparse as those of a
     /// long video [default: 4.5, as the bundled clip].
     #[arg(long, value_name = "SPEC")]
     pub(crate) generate: Option<GenerateSpec>,

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from shapes import shapes_for
+from shapes import CLIP, shapes_for
 from units import Pack
 from worker import Worker, WorkerError
 
@@ -134,7 +134,7 @@ def measure(pack, shape, thresholds, results):
         from torch_peers import Peers
     except ImportError as error:
         Peers, why = None, f"torch cannot be imported: {error}"
-    command = pack.nabla("worker", "--generate", shape.spec, *pack.device(), "--error-rows", 64, "--peers", 1)
+    command = pack.nabla("worker", *shape.input_options, *pack.device(), "--error-rows", 64, "--peers", 1)
     worker = Worker(command)
     with tempfile.TemporaryDirectory(prefix="nabla-field-") as scratch:
         try:
@@ -198,7 +198,7 @@ def main():
     parser.add_argument("--results", type=Path, required=True)
     args = parser.parse_args()
     pack = Pack(args.pack, json.loads((args.pack / "manifest.json").read_text()))
-    shape = next(s for s in shapes_for(pack.backend, pack.smoke) if s.name == args.shape)
+    shape = next(s for s in (CLIP, *shapes_for(pack.backend, pack.smoke)) if s.name == args.shape)
     try:
         measure(pack, shape, [float(t) for t in args.thresholds.split(",")], args.results)
     except WorkerError as error:

@@ -6,7 +6,7 @@ import json
 import subprocess
 
 from ratios import median_interval, paired_ratio, with_interval
-from shapes import shapes_for
+from shapes import CLIP, shapes_for
 
 PEER_COLUMNS = (
     "comparison,peer,ours_us_median,ours_us_min,ours_us_max,peer_us_median,peer_us_min,peer_us_max,ratio,ratio_low,"
@@ -133,7 +133,7 @@ def write(pack, plan, state, results):
     """Writes every table, the figures and the page."""
     environment = json.loads((results / "environment.json").read_text())
     machine, made = environment["machine"], environment["pack"]
-    rows = rows_of(results, shapes_for(pack.backend, pack.smoke))
+    rows = rows_of(results, (*shapes_for(pack.backend, pack.smoke), CLIP))
     of_machine = {"device": machine["device"], "torch": machine["peers"].get("torch", "")}
     peers = [peer_record(row) | of_machine for row in rows if row["kind"] == "peer"]
     splits = [split_record(row) for row in rows if row["kind"] == "split"]

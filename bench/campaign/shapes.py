@@ -18,6 +18,7 @@ class Shape:
     heads: int
     head_dim: int
     dtype: str = "bf16"
+    is_clip: bool = False
 
     @property
     def tokens(self):
@@ -31,6 +32,11 @@ class Shape:
         return f"video:{sizes},{self.dtype},peak={PEAK}"
 
     @property
+    def input_options(self):
+        """Options that give the program this input."""
+        return ["--dtype", self.dtype] if self.is_clip else ["--generate", self.spec]
+
+    @property
     def is_ragged(self):
         """Whether 8 x 8 patches leave a rest: FlexAttention then needs padded edge blocks."""
         return self.grid[1] % 8 != 0 or self.grid[2] % 8 != 0
@@ -40,6 +46,9 @@ class Shape:
         t, h, w = self.grid
         return replace(self, grid=(min(t, frames), h, w), heads=min(self.heads, heads))
 
+
+# Part of the program; every backend can bear it.
+CLIP = Shape("clip", "the bundled clip", (4, 32, 32), 2, 64, is_clip=True)
 
 # Ordered by how much they tell.
 SHAPES = (
@@ -59,12 +68,12 @@ SMOKE_SHAPES = (
 
 
 def shapes_for(backend, smoke):
-    """Returns the shapes that a backend can bear."""
-    if smoke or backend == "emulator":
-        return SMOKE_SHAPES if backend != "emulator" else tuple(replace(s, dtype="bf16") for s in SMOKE_SHAPES)
-    if backend == "cpu":
-        return tuple(shape.cut(frames=3, heads=1) for shape in SHAPES)
-    return SHAPES
+    """Returns the shapes that a backend can bear, the clip apart."""
+    if backend == "emulator":
+        return tuple(replace(shape, dtype="bf16") for shape in SMOKE_SHAPES)
+    if smoke:
+        return SMOKE_SHAPES
+    return SHAPES if backend == "cuda" else tuple(shape.cut(frames=3, heads=1) for shape in SHAPES)
 
 
 def thresholds_for(backend, smoke):

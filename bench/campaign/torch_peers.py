@@ -39,7 +39,8 @@ class Peers:
         self.settle_s = 0 if self.cuda else SETTLE_S
         self.convention = "cold L2, CUDA events" if self.cuda else "wall clock, warm caches"
         path = scratch / "inputs.safetensors"
-        subprocess.run(pack.nabla("inputs", "--generate", shape.spec, "--out", path), check=True, stdout=subprocess.DEVNULL)
+        command = pack.nabla("inputs", *shape.input_options, "--out", path)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         tensors, _ = read_safetensors(path)
         path.unlink()
         self.raster = [tensors[name].to(self.device) for name in "qkv"]

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from shapes import shapes_for, thresholds_for
+from shapes import CLIP, shapes_for, thresholds_for
 
 HERE = Path(__file__).resolve().parent
 # A program that was asked to end has so long before it is killed.
@@ -61,7 +61,9 @@ def units_of(pack):
     sweeps = [_sweep(pack, shape) for shape in shapes]
     # A look at every kernel and the headline shape first, then the clip, then all the rest in turn.
     units = [_check(pack, "check-usual", USUAL_CASES, cap_s=150), *_same_ptx(pack), fields[0]]
-    units += [_sweep(pack, None), _tune(pack, None), sweeps[0], _tune(pack, shapes[0])]
+    # The clip against the field takes a minute of compiling: not where only the way is tested.
+    units += [] if pack.smoke or pack.backend == "emulator" else [_field(pack, CLIP)]
+    units += [_sweep(pack, CLIP), _tune(pack, CLIP), sweeps[0], _tune(pack, shapes[0])]
     units += [_sanitized(pack, tool) for tool in ("memcheck", "racecheck", "synccheck")]
     for shape, peers, sweep in zip(shapes[1:], fields[1:], sweeps[1:], strict=True):
         units += [peers, sweep, _tune(pack, shape)]
@@ -137,32 +139,24 @@ NO_TIMES = "the emulator has no times"
 
 
 def _sweep(pack, shape):
-    name = "sweep-" + (shape.name if shape else "clip")
-    words = ["sweep", *pack.device(), "--no-report", "--thresholds"]
+    words = ["sweep", *pack.device(), "--no-report", *shape.input_options, "--thresholds"]
     words.append(",".join(str(t) for t in thresholds_for(pack.backend, pack.smoke)))
-    if shape:
-        frames = shape.grid[0]
-        words += ["--generate", shape.spec, "--frames", frames, "--blocks", 64, "--rounds", 7, "--error-rows", 64]
-    elif pack.smoke:
-        words += ["--frames", 1, "--blocks", 64, "--rounds", 3]
     if pack.smoke:
-        words += ["--block-m", 64, "--block-n", 64]
-        words = [3 if word == 7 else word for word in words]
-    return _run(pack, name, "sweep", words, cap_s=120 if shape else 60)
+        # One tile, one mask block, one length.
+        words += ["--frames", 1, "--blocks", 64, "--rounds", 3, "--block-m", 64, "--block-n", 64]
+    elif not shape.is_clip:
+        words += ["--frames", shape.grid[0], "--blocks", 64, "--rounds", 7, "--error-rows", 64]
+    return _run(pack, f"sweep-{shape.name}", "sweep", words, cap_s=60 if shape.is_clip else 120)
 
 
 def _tune(pack, shape):
-    name = "tune-" + (shape.name if shape else "clip")
-    words = ["tune", *pack.device(), "--thresholds", "0.5" if pack.smoke else "0.4,0.7,0.9", "--effort", "quick"]
-    words += ["--budget-seconds", 2 if pack.smoke else 40]
-    if shape:
-        words += ["--generate", shape.spec, "--error-rows", 64]
-    elif pack.smoke:
-        words += ["--frames", 1]
+    words = ["tune", *pack.device(), *shape.input_options, "--effort", "quick"]
     if pack.smoke:
-        words += ["--evaluations", 2]
-    skip = "one problem is enough to test the way" if pack.smoke and shape else None
-    return _run(pack, name, "tune", words, cap_s=90, skip=skip)
+        words += ["--frames", 1, "--thresholds", 0.5, "--budget-seconds", 2, "--evaluations", 2]
+    else:
+        words += ["--thresholds", "0.4,0.7,0.9", "--budget-seconds", 40, "--error-rows", 64]
+    skip = "one problem is enough to test the way" if pack.smoke and not shape.is_clip else None
+    return _run(pack, f"tune-{shape.name}", "tune", words, cap_s=90, skip=skip)
 
 
 def _run(pack, name, stage, words, cap_s, skip=None):

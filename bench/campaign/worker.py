@@ -13,7 +13,7 @@ class Worker:
     """A worker process with one input on one device."""
 
     def __init__(self, command, timeout_s=120):
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.hello = self._read("the start")
         if self.hello.get("reply") != "hello":
@@ -21,7 +21,7 @@ class Worker:
 
     def _read(self, what):
         # A kernel that hangs must not hang the campaign: the kill ends the read.
-        alarm = threading.Timer(self._timeout_s, self._process.kill)
+        alarm = threading.Timer(self.timeout_s, self._process.kill)
         alarm.start()
         try:
             line = self._process.stdout.readline()

@@ -150,7 +150,9 @@ fn a_file_that_cannot_be_written_is_refused() {
 
 fn emulator(eager: bool) -> Box<dyn KernelBackend> {
     let arch = EmulatedArch::Sm80;
-    let options = EmulatorOptions { arch, eager, ..EmulatorOptions::default() };
+    // A change may make a loop endless.
+    let instruction_budget = Some(30_000_000);
+    let options = EmulatorOptions { arch, eager, instruction_budget, ..EmulatorOptions::default() };
     emulator_backend(&options).unwrap()
 }
 
@@ -164,12 +166,11 @@ fn compared([a, b]: [&dyn KernelBackend; 2], kernel: &str, case: &str) -> Outcom
 }
 
 /// Kernels, each with a case and a change of its code that shows there.
-const PLANTED: [(&str, &str, [&str; 2]); 3] = [
+const PLANTED: [(&str, &str, [&str; 2]); 2] = [
     // The base of the exponential, one part in a hundred off.
     ("plain_sm80_d64_bf16_w4", "batch block 64", ["0f3FB8AA3B", "0f3FBAAA3B"]),
     // A sum that loses its sign.
     ("reorder_sm80_d64_bf16_w4", "ragged-grid", ["add.rn.f32", "sub.rn.f32"]),
-    ("select_sm80_m8_k2048_d64_w8_c2", "video mass 0.8", ["ex2.approx.ftz.f32", "neg.ftz.f32"]),
 ];
 
 #[test]

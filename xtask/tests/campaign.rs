@@ -130,7 +130,11 @@ fn a_campaign_that_is_killed_goes_on_and_ends_with_its_report() {
     let second = pack.run(&results, &["--budget", "300"]).output().expect("sh runs");
     assert!(second.status.success(), "{}", text(&second));
     let state = read(&state);
-    assert_eq!(unit(&state, "check-usual"), Some((1, "done".to_owned())), "what is finished is not run again");
+    assert_eq!(
+        unit(&state, "check-usual"),
+        Some((1, "done".to_owned())),
+        "what is finished is not run again"
+    );
     assert_eq!(unit(&state, "sweep-clip"), Some((2, "done".to_owned())));
     assert_eq!(unit(&state, "tune-clip"), Some((1, "done".to_owned())));
     assert_eq!(unit(&state, "sanitizer-memcheck"), Some((0, "skipped".to_owned())));
@@ -146,7 +150,8 @@ fn a_campaign_that_is_killed_goes_on_and_ends_with_its_report() {
     let ratios = read(&results.join("ratios.md"));
     assert!(ratios.contains("No peer was measured") && ratios.contains("no torch in this test"), "{ratios}");
     let report = read(&results.join("report.html"));
-    for part in ["Where our time goes", "sweeps/report.html", "compute-sanitizer watches GPUs", "tiny inputs"] {
+    for part in ["Where our time goes", "sweeps/report.html", "compute-sanitizer watches GPUs", "tiny inputs"]
+    {
         assert!(report.contains(part), "no {part} in the report");
     }
     assert!(results.join("sweeps/report.html").is_file());

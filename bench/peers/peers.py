@@ -4,11 +4,9 @@
 import argparse
 import csv
 import json
-import math
 import os
 import platform
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,11 +14,16 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+try:
+    import torch
+    from torch_side import BLOCK, SETTLE_S, difference, elapsed_us, nabla_mask, read_safetensors
+except ImportError:
+    sys.exit("peers: PyTorch is missing: .venv/bin/pip install -r bench/peers/requirements.txt")
+
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = ROOT / "data" / "bbb_t4h32w32_n2d64.safetensors"
 # Tiles tried once before timing; the fastest is timed, as a sweep would choose it.
 TILES = [(m, n) for m in (64, 128) for n in (64, 128, 256)]
-BLOCK = 64
 PATCH = 8
 
 
@@ -106,16 +109,11 @@ class Ours:
 
 def read_clip():
     """Reads q, k, v of the bundled clip and brings them into block order (8x8 patches of a frame)."""
-    data = CLIP.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    t, h, w = (int(x) for x in header["__metadata__"]["grid"].split(","))
-    dtypes = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    stored, metadata = read_safetensors(CLIP)
+    t, h, w = (int(x) for x in metadata["grid"].split(","))
     tensors = []
     for name in "qkv":
-        entry = header[name]
-        start, end = (8 + length + offset for offset in entry["data_offsets"])
-        x = torch.frombuffer(bytearray(data[start:end]), dtype=dtypes[entry["dtype"]]).view(entry["shape"])
+        x = stored[name]
         batch, heads, seqlen, dim = x.shape
         x = x.view(batch, heads, t, h // PATCH, PATCH, w // PATCH, PATCH, dim)
         tensors.append(x.permute(0, 1, 2, 3, 5, 4, 6, 7).reshape(batch, heads, seqlen, dim).contiguous().float())
@@ -134,28 +132,6 @@ def smooth(heads, seqlen, dim, seed):
     return [(x + 0.5 * n).contiguous() for x, n in zip(1.5 * slow, noise)]
 
 
-def nabla_mask(q, k, mass):
-    """Builds the block lists the way PyTorch ports do: mean, matmul, softmax, sort, cumsum, gather back, argsort."""
-    batch, heads, seqlen, dim = q.shape
-    pooled_q = q.view(batch, heads, seqlen // BLOCK, BLOCK, dim).mean(-2)
-    pooled_k = k.view(batch, heads, seqlen // BLOCK, BLOCK, dim).mean(-2)
-    scores = torch.softmax(pooled_q @ pooled_k.transpose(-2, -1) / math.sqrt(dim), dim=-1)
-    values, order = scores.sort(-1)
-    kept = (values.cumsum(-1) >= 1 - mass).int()
-    mask = kept.gather(-1, order.argsort(-1))
-    return mask.sum(-1).int(), mask.argsort(dim=-1, descending=True).int()
-
-
-def elapsed_us(work):
-    start = time.perf_counter()
-    work()
-    return (time.perf_counter() - start) * 1e6
-
-
-# PyTorch threads spin for a while after their work; neither side may be timed against that.
-SETTLE_S = 0.02
-
-
 def alternate(row, rounds, ours, theirs):
     """Times both sides in turns, after one round of each that does not count."""
     for i in range(rounds + 1):
@@ -171,8 +147,7 @@ def alternate(row, rounds, ours, theirs):
 
 def agree(name, ours, theirs, dtype):
     """Stops when both sides do not compute the same thing: their times would mean nothing."""
-    error = (ours - theirs.float()).norm() / theirs.float().norm()
-    limit = 1e-5 if dtype == torch.float32 else 2e-2
+    error, limit = difference(ours, theirs, dtype)
     if not error <= limit:
         sys.exit(f"peers: {name}: outputs differ by {error:.1e} relative, at most {limit:.0e} expected")
     return f"outputs agree to {error:.0e}"
@@ -328,8 +303,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        import torch
-    except ImportError:
-        sys.exit("peers: PyTorch is missing: .venv/bin/pip install -r bench/peers/requirements.txt")
     main()

@@ -52,6 +52,7 @@ fn help_texts() {
     insta::assert_snapshot!("help", done(&["--help"]));
     for command in [
         "info",
+        "inputs",
         "mask",
         "run",
         "sweep",

@@ -47,6 +47,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Show the machine, its backends, and what this program was built from.
     Info(DeviceArgs),
+    /// Write an input, made up, read or bundled, to a safetensors file.
+    Inputs(InputsArgs),
     /// Build the block mask of an input and write it in FlexAttention's format.
     Mask(MaskArgs),
     /// Run attention once on an input and print time, density and both errors.
@@ -155,7 +157,8 @@ pub(crate) struct InputArgs {
     /// [default: the bundled clip].
     #[arg(long, value_name = "FILE", conflicts_with = "generate")]
     pub(crate) input: Option<PathBuf>,
-    /// Make smooth seeded inputs instead: video:T,H,W,HEADS,D[,DTYPE].
+    /// Make smooth seeded inputs instead: video:T,H,W,HEADS,D[,DTYPE][,peak=SCORE]; peak=7 makes masks as sparse as those of a
+    /// long video [default: 4.5, as the bundled clip].
     #[arg(long, value_name = "SPEC")]
     pub(crate) generate: Option<GenerateSpec>,
     /// Token grid of the input as T,H,W, when its file does not say.
@@ -167,6 +170,15 @@ pub(crate) struct InputArgs {
     /// Seed of generated inputs, sampling and order.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InputsArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    /// Write q, k and v to this safetensors file, the token grid in its metadata.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -318,6 +330,13 @@ pub(crate) enum CheckBackend {
     Cuda,
 }
 
+/// What a device is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Against {
+    /// The same PTX on this machine.
+    Emulator,
+}
+
 /// When the emulator completes asynchronous work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CompletionName {
@@ -364,6 +383,10 @@ pub(crate) struct CheckArgs {
     /// CUDA device, counted from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) device: usize,
+    /// Compare with this device instead of float64: both run the same PTX on each case, and everything they write has to
+    /// agree. Only the emulator can be compared with.
+    #[arg(long, value_enum, value_name = "DEVICE", conflicts_with_all = ["mutants", "seeds"])]
+    pub(crate) against: Option<Against>,
     /// Folder of the device kernels: prebuilt ones, or where they are built [default: NABLA_KERNEL_CACHE, else the
     /// user's cache folder].
     #[arg(long, value_name = "DIR")]

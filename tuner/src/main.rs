@@ -30,6 +30,7 @@ use crate::{
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Info(args) => commands::info::run(&args),
+        Command::Inputs(args) => commands::inputs::run(&args),
         Command::Mask(args) => commands::mask::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Sweep(args) => commands::sweep::run(args),

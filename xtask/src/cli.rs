@@ -1,5 +1,8 @@
 //! The command line: which chore, and how strict. By hand, because every check of a change starts by compiling this.
 
+use crate::campaign::Campaign;
+use crate::headline::Headline;
+
 /// What `cargo xtask help` prints.
 pub(crate) const HELP: &str = "\
 Developer chores of this workspace.
@@ -15,6 +18,12 @@ Chores:
            and Chromium for the tests of the HTML page (Debian's package, as root).
            Does nothing when all is there.
   audit    Check the dependencies against the advisory database, which it downloads.
+  campaign Pack a folder that measures everything on a machine with an NVIDIA GPU, without Rust
+           (docs/campaign.md). Options: --out DIR (default: target/nabla-campaign),
+           --backend cuda|cpu|emulator (default: cuda), --smoke (tiny inputs, to test the way),
+           --arch ARCH,.. (default: sm_80,sm_90a), --program FILE (default: build one).
+  headline Put the table and picture of a results folder into README.md:
+           cargo xtask headline results/GPU/DATE; --print prints the table instead.
   help     Print this text.
 
 Option of test:
@@ -34,6 +43,10 @@ pub(crate) enum Chore {
     Setup,
     /// Only the advisories; as with the set-up, not being able to is a failure.
     Audit,
+    /// Pack the measuring of everything.
+    Campaign(Campaign),
+    /// Show a results folder in the README.
+    Headline(Headline),
     /// The help text.
     Help,
 }
@@ -44,7 +57,7 @@ impl Chore {
         match self {
             Chore::Test { strict } => *strict,
             Chore::Setup | Chore::Audit => true,
-            Chore::Help => false,
+            Chore::Campaign(_) | Chore::Headline(_) | Chore::Help => false,
         }
     }
 }
@@ -53,6 +66,13 @@ impl Chore {
 ///
 /// Errors: a sentence that names the first argument not understood.
 pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Chore, String> {
+    let mut arguments = arguments.peekable();
+    // These have options of their own.
+    match arguments.peek().map(String::as_str) {
+        Some("campaign") => return Campaign::parse(arguments.skip(1)).map(Chore::Campaign),
+        Some("headline") => return Headline::parse(arguments.skip(1)).map(Chore::Headline),
+        _ => {}
+    }
     let mut name = None;
     let mut strict = false;
     for argument in arguments {
@@ -71,7 +91,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Chore, St
         Some("audit") => Ok(Chore::Audit),
         Some("help") => Ok(Chore::Help),
         Some(other) => Err(format!("unknown chore `{other}`")),
-        None => Err("expected a chore: test, setup, audit or help".to_owned()),
+        None => Err("expected a chore: test, setup, audit, campaign, headline or help".to_owned()),
     }
 }
 

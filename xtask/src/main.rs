@@ -4,11 +4,13 @@
 //! cargo and the tools, and counts what they report.
 
 mod browser;
+mod campaign;
 mod checks;
 mod cli;
 mod command;
 mod context;
 mod device;
+mod headline;
 mod runner;
 mod tally;
 mod tools;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         }
         Chore::Setup => runner::run(checks::SETUP, &context),
         Chore::Audit => runner::run(checks::AUDIT, &context),
+        Chore::Campaign(campaign) => said(campaign.pack(&context)),
+        Chore::Headline(headline) => said(headline.write(&context)),
         Chore::Test { .. } => {
             let succeeded = runner::run(checks::TEST, &context);
             // Alone on the last line, for people and for machines that read the counts.
@@ -43,6 +47,14 @@ fn main() -> ExitCode {
         }
     };
     if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says what went wrong, if anything did, and tells whether nothing did.
+fn said(result: anyhow::Result<()>) -> bool {
+    if let Err(error) = &result {
+        eprintln!("error: {error:#}");
+    }
+    result.is_ok()
 }
 
 /// Tells whether a continuous-integration machine runs this; they set `CI=true`.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! catalogue  problems and masks
+//! against    the same PTX on two devices: whether what they write agrees
 //! attention  output and lse of one case against float64, within the derived budget
 //! reorder    every token in its place, every mean
 //! selection  every list against the definition of the threshold
@@ -10,6 +11,7 @@
 //! Owns what is right; launches nothing itself but asks a backend to. A check is one subject, a kernel instance or a CPU
 //! tile, on one case.
 
+mod against;
 mod attention;
 mod catalogue;
 mod mutation;
@@ -23,6 +25,7 @@ use nabla_kernels_gpu::{
     instances::{Instance, Kernel},
 };
 
+pub use self::against::check_against;
 pub use self::mutation::{MutantOutcome, MutantResult, check_mutants};
 use self::{
     attention::AttentionCase,
@@ -244,6 +247,22 @@ fn case_name(case: &Case, block: Option<MaskBlock>) -> String {
     }
 }
 
+/// Says whether an attention kernel is tried on a case with a mask block (`None`: dense).
+fn is_for(instance: &Instance, case: &Case, block: Option<MaskBlock>) -> bool {
+    match (instance.kernel, block) {
+        (Kernel::AttentionDense | Kernel::HopperDense, None) => true,
+        // It has no tiles: what is longer says nothing new about it.
+        (Kernel::AttentionPlain, Some(block)) => {
+            block.q_block == USUAL_BLOCK && case.pairs() <= MOST_PLAIN_PAIRS
+        }
+        // A tile never spans two query blocks.
+        (Kernel::AttentionSparse | Kernel::HopperSparse, Some(block)) => {
+            instance.query_rows() as usize <= block.q_block
+        }
+        _ => false,
+    }
+}
+
 fn host_dtype(dtype: config::Dtype) -> Dtype {
     match dtype {
         config::Dtype::Bf16 => Dtype::Bf16,
@@ -301,18 +320,7 @@ impl Run<'_> {
     fn attention(&mut self, case: &Case) -> Result<(), CheckError> {
         for block in blocks_of(case) {
             let name = case_name(case, block);
-            let fits = |instance: &Instance| match (instance.kernel, block) {
-                (Kernel::AttentionDense | Kernel::HopperDense, None) => true,
-                // It has no tiles: what is longer says nothing new about it.
-                (Kernel::AttentionPlain, Some(block)) => {
-                    block.q_block == USUAL_BLOCK && case.pairs() <= MOST_PLAIN_PAIRS
-                }
-                // A tile never spans two query blocks.
-                (Kernel::AttentionSparse | Kernel::HopperSparse, Some(block)) => {
-                    instance.query_rows() as usize <= block.q_block
-                }
-                _ => false,
-            };
+            let fits = |instance: &Instance| is_for(instance, case, block);
             let mut kinds: BTreeMap<_, Vec<Instance>> = BTreeMap::new();
             for instance in self.instances(&[&name], fits) {
                 kinds

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod info;
+pub(crate) mod inputs;
 pub(crate) mod kernels;
 pub(crate) mod mask;
 mod model;

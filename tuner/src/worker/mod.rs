@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! protocol  JSON lines: requests down, replies up
+//! save      its results as a file
 //! serve     the worker: answers requests with a backend of this process
 //! process   the other end of the pipes: starts, asks with a deadline, kills
 //! isolated  a bench over workers: finds whose fault a loss was, and goes on with a new one
@@ -14,6 +15,7 @@ mod isolated;
 mod limits;
 mod process;
 mod protocol;
+mod save;
 mod serve;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! A worker says [`Hello`] first. Each request has one reply, but for `round` and `build`, which have one an item, in the
 //! order of the request for `round`: how many have come says which item was in flight when a worker was lost.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use nabla_host::{
     Policy, Problem,
@@ -62,6 +62,16 @@ pub(crate) enum Request {
     Round {
         /// The items, in the order to time them in.
         order: Vec<WireItem>,
+    },
+    /// Launch a prepared candidate and write mask, order, output and lse to a safetensors file. Answered by
+    /// [`Reply::Saved`].
+    Save {
+        /// Number of the candidate.
+        number: usize,
+        /// The file.
+        path: PathBuf,
+        /// Heads whose output and lse are written, from the first.
+        heads: usize,
     },
     /// Build kernels ahead of their launch. Answered by a [`Reply::Built`] for each, in any order.
     Build {
@@ -278,6 +288,11 @@ pub(crate) enum Reply {
         conditions: Conditions,
         /// Microseconds spent on it, the launch's host side and the reading of the conditions included.
         #[serde(default)]
+        work_us: f64,
+    },
+    /// The results are in their file.
+    Saved {
+        /// Microseconds spent on it.
         work_us: f64,
     },
     /// A kernel was built, or not.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, Write},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -22,8 +23,16 @@ use nabla_host::{
 };
 use nabla_reports::Status;
 
-use super::protocol::{Build, Errors, Hello, Opened, PROTOCOL, Reply, Request, Target, WireItem};
-use crate::{failure::Failure, input, machine::machine_of, measure::On};
+use super::{
+    protocol::{Build, Errors, Hello, Opened, PROTOCOL, Reply, Request, Target, WireItem},
+    save::save,
+};
+use crate::{
+    failure::{Failure, Kind},
+    input,
+    machine::machine_of,
+    measure::On,
+};
 
 /// What a worker works on.
 #[derive(Debug)]
@@ -61,7 +70,7 @@ pub(crate) fn serve(
             Ok(request) => server.answer(request, &mut replies)?,
             Err(error) => {
                 let reason = format!("a worker was asked what it does not understand: {error}");
-                return refuse(&mut replies, &Failure::new(crate::failure::Kind::Usage, reason));
+                return refuse(&mut replies, &Failure::new(Kind::Usage, reason));
             }
         }
     }
@@ -187,6 +196,13 @@ impl<'a> Server<'a> {
                 let machine = machine_of(self.backend, self.inputs.ordinal);
                 send(replies, &Reply::Machine { machine, work_us: elapsed() })?;
             }
+            Request::Save { number, path, heads } => {
+                let reply = match self.save(number, &path, heads) {
+                    Ok(()) => Reply::Saved { work_us: elapsed() },
+                    Err(reply) => *reply,
+                };
+                send(replies, &reply)?;
+            }
             Request::Build { configs, jobs } => self.build(&configs, jobs, replies)?,
         }
         Ok(())
@@ -272,7 +288,7 @@ impl<'a> Server<'a> {
         let (backend, seed) = (self.backend, self.inputs.seed);
         let open = self.open()?;
         let Problem { heads, head_dim, dtype, grid, .. } = open.problem;
-        let spec = GenerateSpec { grid: RAGGED, heads: heads.min(2), head_dim, dtype };
+        let spec = GenerateSpec { grid: RAGGED, heads: heads.min(2), head_dim, dtype, peak: None };
         let mut qkv = generate_video(&spec, !seed);
         qkv.grid = grid.map(|_| RAGGED);
         qkv.softmax_scale = open.qkv.softmax_scale;
@@ -356,6 +372,24 @@ impl<'a> Server<'a> {
             Ok(_) => failed(Status::LaunchError, "the device tells no time".to_owned()),
             Err(error) => of_backend(&error),
         }
+    }
+
+    /// Launches a candidate on poisoned outputs and writes what there is of it.
+    fn save(&mut self, number: usize, path: &Path, heads: usize) -> Result<(), Box<Reply>> {
+        let open = self.open()?;
+        let unknown = || Box::new(failed(Status::LaunchError, format!("candidate {number} is not known")));
+        let variant = open.variants.get(&number).ok_or_else(unknown)?;
+        let workspace = &mut open.workspace;
+        let mut launch = || -> Result<AttentionOutput, BackendError> {
+            workspace.poison()?;
+            workspace.attention(variant, &open.pattern)?;
+            workspace.output()
+        };
+        let result = launch().map_err(|error| Box::new(of_backend(&error)))?;
+        save(path, &open.problem, workspace.orders(), open.pattern.mask(), &result, heads).map_err(|error| {
+            let reason = format!("cannot write {}: {error}", path.display());
+            Box::new(Reply::Refused { code: Kind::Output as u8, reason })
+        })
     }
 
     fn build(

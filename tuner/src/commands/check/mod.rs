@@ -10,7 +10,7 @@ use std::{fs, io::IsTerminal as _, path::Path, time::Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nabla_host::{
     backend::{CudaOptions, EmulatedArch, EmulatorOptions, KernelBackend, cuda_backend, emulator_backend},
-    check::{Outcome, Verdict, check_kernels, check_tiles},
+    check::{Outcome, Verdict, check_against, check_kernels, check_tiles},
     codegen::instances::INSTANCES,
 };
 
@@ -90,6 +90,9 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn suites(args: &CheckArgs) -> Result<Vec<Suite>, Failure> {
+    if args.against.is_some() {
+        return against(args);
+    }
     match args.backend {
         CheckBackend::Cpu => {
             let backend = input::cpu_backend(&args.cpu())?;
@@ -111,6 +114,57 @@ fn suites(args: &CheckArgs) -> Result<Vec<Suite>, Failure> {
             Ok(suites)
         }
     }
+}
+
+/// Compares a device with the emulator of the architecture its kernels are for.
+fn against(args: &CheckArgs) -> Result<Vec<Suite>, Failure> {
+    let emulator = |arch, eager| {
+        emulator_backend(&EmulatorOptions {
+            arch,
+            kernel_cache: args.kernel_cache.clone(),
+            eager,
+            // What the device sums on tensor cores, the emulator sums as they do.
+            chip_numerics: true,
+            ..EmulatorOptions::default()
+        })
+    };
+    match args.backend {
+        CheckBackend::Cpu => {
+            let message = "the CPU's kernels are not PTX: expected --backend cuda or emulator with --against";
+            Err(Failure::new(Kind::Usage, message))
+        }
+        CheckBackend::Cuda => {
+            let options = CudaOptions { device: args.device, kernel_cache: args.kernel_cache.clone() };
+            let device = cuda_backend(&options)?;
+            let instance = INSTANCES.iter().find(|instance| device.fits(instance).is_ok());
+            let Some(instance) = instance else {
+                return Err(Failure::new(Kind::Device, "the device can run none of the kernels"));
+            };
+            let arch: EmulatedArch = device.code(instance)?.arch.parse()?;
+            Ok(vec![compared(
+                args,
+                &format!("cuda against the emulator of {}", arch.name()),
+                [&*device, &*emulator(arch, false)?],
+            )?])
+        }
+        // Completing at once is another manner of running the same code: the results may not depend on it.
+        CheckBackend::Emulator => {
+            let archs = args.arch.iter().map(|&arch| {
+                let name = format!("emulator of {} eager against late", arch.name());
+                compared(args, &name, [&*emulator(arch, true)?, &*emulator(arch, false)?])
+            });
+            archs.collect()
+        }
+    }
+}
+
+fn compared(
+    args: &CheckArgs,
+    name: &str,
+    [device, other]: [&dyn KernelBackend; 2],
+) -> Result<Suite, Failure> {
+    device.kernels_ready()?;
+    suite(args, name.to_owned(), device, |filter, sink| check_against(device, other, INSTANCES, filter, sink))
 }
 
 fn emulated(args: &CheckArgs, arch: EmulatedArch, completion: CompletionName) -> Result<Suite, Failure> {

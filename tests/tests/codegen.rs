@@ -221,17 +221,20 @@ fn between_steps(sass: &str) -> Vec<&str> {
             between.append(&mut since_step);
             // The last step of a product closes its group.
             within = !line.contains("gsb0");
-        } else if within
-            && !opcode.starts_with('U')
-            && opcode != "R2UR"
-            && !opcode.starts_with("MOV")
-            && !opcode.starts_with("IMAD.MOV")
-            && !(opcode.starts_with("ISETP") && line.contains(" UR"))
-        {
+        } else if within && !opcode.starts_with('U') && !is_move(&opcode, line) {
             since_step.push(line);
         }
     }
     between
+}
+
+/// Says whether an instruction moves a number and no more, or looks at one of the uniform path.
+fn is_move(opcode: &str, line: &str) -> bool {
+    opcode == "R2UR"
+        || opcode.starts_with("MOV")
+        || opcode.starts_with("IMAD.MOV")
+        || opcode.starts_with("IMAD.U32") && line.contains(", RZ, RZ, ")
+        || opcode.starts_with("ISETP") && line.contains(" UR")
 }
 
 /// Holds what warpgroups give and take, and the registers that the code names, against the plan.

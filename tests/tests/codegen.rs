@@ -18,6 +18,11 @@ use nabla_host::codegen::{
     instances::{Arch, INSTANCES, Instance, Kernel},
     listing, open, variant_id,
 };
+use nabla_host::{
+    Dtype, Problem,
+    backend::{EmulatorOptions, emulator_backend},
+    variant::MaskBlock,
+};
 
 fn cache_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache")
@@ -275,6 +280,23 @@ fn prebuilt_kernels_need_no_compiler() {
     assert_eq!(prebuilt.manifest().toolchain, compiler.toolchain().version);
     let read = prebuilt.get(&built.id, "sm_80").unwrap();
     assert_eq!((read.ptx, read.record), (built.ptx, built.record));
+
+    // Of a space, what is in the folder is tried.
+    let kernel_cache = Some(folder.path().to_owned());
+    let backend = emulator_backend(&EmulatorOptions { kernel_cache, ..EmulatorOptions::default() }).unwrap();
+    let problem = Problem {
+        batch: 1,
+        heads: 1,
+        seqlen_q: 256,
+        seqlen_k: 256,
+        head_dim: INSTANCES[0].constants.head_dim as usize,
+        dtype: Dtype::Bf16,
+        softmax_scale: 0.125,
+        grid: None,
+    };
+    let space = backend.space(&problem, Some(MaskBlock::square(64)));
+    assert_eq!(space.configurations.len(), 1, "{:?}", space.refused);
+    assert!(space.refused.keys().any(|reason| reason.contains("prebuilt")), "{:?}", space.refused);
 }
 
 /// A device crate of one small kernel, and a compiler of it.

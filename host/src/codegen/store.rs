@@ -67,6 +67,11 @@ impl KernelStore {
         prebuilt || (instance.kernel.arch().builds_for(arch).is_ok() && self.compiler().is_ok())
     }
 
+    /// Says whether an instance is one to try: of a folder of prebuilt kernels those that it holds, else any.
+    pub fn offers(&self, instance: &Instance, arch: &str) -> bool {
+        self.prebuilt.as_ref().is_none_or(|folder| folder.has(&variant_id(instance), arch))
+    }
+
     /// Returns a kernel if it is in the folder of prebuilt ones.
     pub fn prebuilt(&self, unit: &KernelUnit, arch: &str) -> Option<Built> {
         self.prebuilt.as_ref()?.get(&unit.id, arch).ok()

@@ -106,6 +106,17 @@ impl<D: Device> Kernels<D> {
         *self.found.borrow_mut().entry(*instance).or_insert_with(look)
     }
 
+    /// Says whether a kernel is one to try: who gives a folder of prebuilt kernels wants those.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(super) fn offers(&self, instance: &Instance) -> Result<(), Ineligible> {
+        if architectures(self.device.limits().capability).iter().any(|a| self.store.offers(instance, a)) {
+            return Ok(());
+        }
+        Err(Ineligible { reason: "it is not in the folder of prebuilt kernels".to_owned() })
+    }
+
     /// Returns a kernel, built and loaded at the first call.
     pub(super) fn get(&self, instance: &Instance) -> Result<Rc<LoadedKernel<D>>, DeviceError> {
         if let Some(kernel) = self.loaded.borrow().get(instance) {

@@ -313,7 +313,8 @@ impl<D: Device> Backend for DeviceBackend<D> {
 
     fn space(&self, problem: &Problem, block: Option<MaskBlock>) -> ParameterSpace {
         let sets = self.kernels.instruction_sets();
-        parameters::space(problem, block, sets, |instance| self.fits(instance))
+        let fits = |instance: &Instance| self.fits(instance).and_then(|()| self.kernels.offers(instance));
+        parameters::space(problem, block, sets, fits)
     }
 
     fn default_parameters(&self, problem: &Problem, block: Option<MaskBlock>) -> Parameters {

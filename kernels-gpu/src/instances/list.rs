@@ -97,9 +97,8 @@ pub const INSTANCES: &[Instance] = &[
     hopper_sparse([128, 128,  64, 4], Dtype::Bf16).with_pairs(true).with_work(Work::Listed),
     hopper_sparse([128, 128, 128, 3], Dtype::Bf16).with_pairs(true).with_slack(8).with_ping_pong(true),
     // Two blocks of threads that share what they load.
-    hopper_sparse([128, 64,  64, 6], Dtype::F16).with_cluster(2).with_ping_pong(true),
+    hopper_sparse([128, 64,  64, 6], Dtype::F16).with_cluster(2).with_ping_pong(true).with_work(Work::Listed),
     hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_cluster(2),
-    hopper_sparse([128, 64, 128, 6], Dtype::Bf16).with_slack(8).with_cluster(2).with_work(Work::Listed),
     hopper_sparse([ 64, 128, 128, 2], Dtype::Bf16).with_cluster(2).with_pairs(true),
 
     hopper_dense([128, 128,  64, 4], Dtype::Bf16),

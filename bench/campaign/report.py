@@ -151,7 +151,7 @@ def write(pack, plan, state, results):
     skipped = [("peer", "shape", "policy", "why it was not measured")]
     skipped += [(row["peer"], row["shape"], row["policy"], row["reason"]) for row in missing]
     convention = (
-        "Ratios are medians of theirs over ours, round by round, both timed in turns in one session; intervals are "
+        "Ratios are medians of theirs over ours, round by round, both timed in turns in one run; intervals are "
         "distribution-free, 95 %. On a GPU every launch meets a cold second-level cache. Times by Triton's do_bench stand "
         "apart, in do_bench.csv: they follow other rules and are in no ratio."
     )

@@ -215,8 +215,8 @@ mod chosen {
 /// `Instance::tensor_maps` describes them, in global memory, aligned to 64 bytes. `q`, `k` and `v` are not read.
 ///
 /// Blocks of threads that go on to more work read of `groups` and `heads` what their grid does not say: x and y of
-/// `Instance::grid`. `order`, `[groups heads]`, is a permutation of all groups, head after head; read if the work is
-/// listed.
+/// `Instance::grid`. `order`, `[groups / cluster * heads]`, is a permutation of what clusters take, head after head; read if
+/// the work is listed.
 #[allow(dead_code, unused_imports, reason = "one of two entry points is compiled")]
 #[cfg(any(nabla_kernel = "hopper_sparse", nabla_kernel = "hopper_dense"))]
 mod chosen {
@@ -232,7 +232,7 @@ mod chosen {
 
     /// Attends each query block to its listed key blocks; lists ascend.
     ///
-    /// Grid: x = query tiles by consumers, rounded up, y = bh, unless blocks of threads go on to more work. There are as
+    /// Grid: x = query tiles by consumers, in whole clusters, y = bh, unless blocks of threads go on to more work. There are as
     /// many query tiles as query blocks times the tiles of 64 rows of the longest.
     ///
     /// # Safety
@@ -259,7 +259,7 @@ mod chosen {
 
     /// Attends all queries to all keys; lists are not read.
     ///
-    /// Grid: x = `block_m` queries each, y = bh, unless blocks of threads go on to more work.
+    /// Grid: x = `block_m` queries each, in whole clusters, y = bh, unless blocks of threads go on to more work.
     ///
     /// # Safety
     /// Tensors have the shapes above and are aligned to 16 bytes; tensor maps are as described.

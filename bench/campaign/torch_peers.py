@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from torch_side import BLOCK, SETTLE_S, difference, elapsed_us, nabla_mask, read_safetensors
+from torch_side import BLOCK, SETTLE_S, difference, elapsed_us, kept_of, nabla_mask, read_safetensors
 
 # Kernel options of FlexAttention that are tried; a tile may not be larger than a mask block.
 FLEX_OPTIONS = tuple(
@@ -193,13 +193,7 @@ class Flex(Peer):
     def block_mask(self):
         """Makes FlexAttention's mask; blocks that are padded need a rule that leaves the padding out."""
         peers = self.peers
-        count, indices = peers.mask
-        blocks = len(peers.sizes)
-        columns = torch.arange(indices.shape[-1], device=peers.device)
-        listed = (columns < count[..., None]).int()
-        # Entries past a row's count name block 0: they must not unlist it, so they add nothing.
-        kept = torch.zeros(*count.shape, blocks, dtype=torch.int32, device=peers.device)
-        kept = kept.scatter_add(-1, indices.long().clamp(min=0), listed) > 0
+        kept = kept_of(*peers.mask, len(peers.sizes))
         ragged = peers.sizes < BLOCK
         whole, part = lists_of(kept & ~ragged), lists_of(kept & ragged)
         if not peers.is_padded and not peers.cuda:
@@ -242,7 +236,7 @@ class Sdpa(Peer):
         self.work = work
         with torch.no_grad():
             theirs = work()[:, :, peers.order]
-        return peers.agree(theirs) if peers.mask is None else "dense outputs were compared"
+        return peers.agree(theirs) if peers.mask is None else "its outputs are compared in the dense row"
 
 
 class Mask(Peer):
@@ -260,10 +254,10 @@ class Mask(Peer):
         peers = self.peers
         q, k, _ = peers.in_blocks
         sizes = peers.sizes if peers.is_padded else None
-        count, _ = nabla_mask(q.float(), k.float(), peers.threshold, sizes)
-        ours = peers.mask[0]
-        differing = (ours - count).abs().sum().item()
-        if differing > MASK_ROUNDING * ours.sum().item():
-            raise ValueError(f"masks differ in {differing} of {ours.sum().item()} blocks")
+        theirs = kept_of(*nabla_mask(q.float(), k.float(), peers.threshold, sizes), len(peers.sizes))
+        ours = kept_of(*peers.mask, len(peers.sizes))
+        differing, all_blocks = (ours != theirs).sum().item(), ours.sum().item()
+        if differing > MASK_ROUNDING * all_blocks:
+            raise ValueError(f"masks differ in {differing} of {all_blocks} blocks")
         self.work = lambda: nabla_mask(q, k, peers.threshold, sizes)
-        return f"{differing} of {ours.sum().item()} blocks differ"
+        return f"{differing} of {all_blocks} blocks differ"

@@ -55,6 +55,15 @@ def nabla_mask(q, k, mass, sizes=None):
     return mask.sum(-1).int(), mask.argsort(dim=-1, descending=True).int()
 
 
+def kept_of(count, indices, blocks):
+    """Turns counts [B, H, Q] and lists into booleans [B, H, Q, K] of so many key blocks."""
+    columns = torch.arange(indices.shape[-1], device=indices.device)
+    listed = (columns < count[..., None]).int()
+    # Entries past a row's count may name any block: they must not unlist it, so they add nothing.
+    kept = torch.zeros(*count.shape, blocks, dtype=torch.int32, device=indices.device)
+    return kept.scatter_add(-1, indices.long().clamp(min=0), listed) > 0
+
+
 def elapsed_us(work):
     """Times work of the CPU."""
     start = time.perf_counter()

@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -28,8 +28,10 @@ use crate::failure::{Failure, Kind};
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// How often a wait looks whether it was interrupted.
 const TICK: Duration = Duration::from_millis(50);
-/// Bytes kept of what a worker said last on stderr.
-const LAST_WORDS: usize = 2048;
+/// Bytes kept of what a worker said last on stderr: its error stands before a backtrace of many kilobytes.
+const LAST_WORDS: usize = 256 << 10;
+/// Time for the rest of stderr to arrive once a worker has ended; a process it left behind may hold the pipe open.
+const REST_OF_WORDS: Duration = Duration::from_secs(2);
 
 /// Notes Ctrl-C instead of ending at once, so that what is finished is kept; a second one ends at once.
 pub(crate) fn watch_for_interrupts() -> Result<(), Failure> {
@@ -100,6 +102,7 @@ pub(crate) struct Worker {
     requests: Option<ChildStdin>,
     replies: Receiver<String>,
     last_words: Arc<Mutex<VecDeque<u8>>>,
+    listener: JoinHandle<()>,
     hello: Hello,
 }
 
@@ -135,9 +138,9 @@ impl Worker {
         });
         let last_words = Arc::new(Mutex::new(VecDeque::new()));
         let words = Arc::clone(&last_words);
-        thread::spawn(move || keep_last(stderr, &words));
+        let listener = thread::spawn(move || keep_last(stderr, &words));
         let placeholder = Hello::unknown();
-        let mut worker = Self { child, requests: Some(stdin), replies, last_words, hello: placeholder };
+        let mut worker = Self { child, requests: Some(stdin), replies, last_words, listener, hello: placeholder };
         worker.hello = worker.wait_for_hello(start.patience)?;
         tracing::debug!(pid = worker.child.id(), program = %start.program.display(), "worker started");
         Ok(worker)
@@ -249,8 +252,10 @@ impl Worker {
         if interrupted() {
             return Gone::Interrupted;
         }
-        // Its last words may still be in the pipe.
-        thread::sleep(Duration::from_millis(20));
+        let deadline = Instant::now() + REST_OF_WORDS;
+        while !self.listener.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
         let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
         let words = String::from_utf8_lossy(&words.iter().copied().collect::<Vec<u8>>()).trim().to_owned();
         let how = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());

@@ -147,6 +147,8 @@ impl Workspace for FaultyWorkspace<'_> {
             (HANGS, 3..) | (HANGS_AT_ONCE, _) => std::thread::sleep(Duration::from_secs(3600)),
             (CRASHES, 3..) => {
                 eprintln!("fatal error: access to address 0x0");
+                // As a backtrace does: what matters stands far before the end.
+                (0..2000).for_each(|frame| eprintln!("{frame:4}: core::ops::function::FnOnce::call_once"));
                 std::process::abort();
             }
             (POISONS, 3..) => self.broken = true,

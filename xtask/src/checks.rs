@@ -43,6 +43,9 @@ const DEVICE_TOOLCHAIN: &str = "device toolchain";
 /// What the tests of the HTML page need; without it they count themselves as skipped.
 const BROWSER: &str = "browser";
 
+/// Names the folder of compiled kernels.
+const KERNEL_CACHE: &str = "NABLA_KERNEL_CACHE";
+
 fn set_up(context: &Context) -> Outcome {
     for component in ["fmt", "clippy"] {
         if output_of(cargo_in(&context.root).args([component, "--version"])).is_none() {
@@ -101,6 +104,10 @@ fn test(context: &Context) -> Outcome {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| context.root.join("target"), Into::into);
     let program = target.join("debug").join(format!("nabla{}", std::env::consts::EXE_SUFFIX));
     command.env("NABLA_TEST_PROGRAM", program);
+    // Compiled once for all tests, and none of it is left in the cache of who runs them.
+    if std::env::var_os(KERNEL_CACHE).is_none() {
+        command.env(KERNEL_CACHE, target.join("kernel-cache"));
+    }
     let result = run_reading(&mut command, |line| tally.add_line(line));
     if result.is_ok() && tally.is_empty() {
         return Outcome::Failed("cargo test reported no test that ran".to_owned());

@@ -103,10 +103,12 @@ fn attention(backend: &dyn Backend, qkv: &Arc<Qkv>, policy: &str) -> Vec<f32> {
     let (mask, _) = workspace.build_mask(&policy).unwrap();
     let parameters = backend.default_parameters(&problem, Some(block));
     let variant = backend.configured(&problem, Some(block), &parameters).unwrap();
-    // Tensors come through a second reorder as they are, and the way back writes where it may.
+    let pattern = Pattern::Mask(mask);
+    workspace.attention(&variant, &pattern).unwrap();
+    // The way back writes where it may, and a second reorder makes what the first one did.
     workspace.time_reorder().unwrap();
     workspace.poison().unwrap();
-    workspace.attention(&variant, &Pattern::Mask(mask)).unwrap();
+    workspace.attention(&variant, &pattern).unwrap();
     let output = workspace.output().unwrap();
     let mut raster = vec![f32::NAN; output.out.len()];
     for (head, axes) in AXES.into_iter().enumerate() {

@@ -39,7 +39,7 @@ pub(crate) struct Length<'a> {
     problem: Problem,
     sample: Arc<RowSample>,
     dense: Reference,
-    workspaces: Vec<(MaskBlock, Box<dyn Workspace + 'a>)>,
+    pub(super) workspaces: Vec<(MaskBlock, Box<dyn Workspace + 'a>)>,
     dense_records: Vec<Record>,
     baseline: Option<Variant>,
 }

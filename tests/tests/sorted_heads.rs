@@ -28,7 +28,7 @@ const AXES: [&str; 2] = ["hwt", "wth"];
 
 /// Whether a head keeps a pair of blocks.
 fn keeps(head: usize, i: usize, j: usize) -> bool {
-    i == j || (3 * i + 5 * j + head) % 4 == 0
+    i == j || (3 * i + 5 * j + head).is_multiple_of(4)
 }
 
 /// Writes the map and a policy for each head; returns the policy of both.

@@ -141,7 +141,7 @@ fn reorder(c: &mut Criterion) {
     let mut group = c.benchmark_group("reorder_h2_s16384_d128_bf16");
     group.throughput(Throughput::Bytes(2 * size_of_val(&x[..]) as u64));
     group.bench_function("gather_tokens", |b| {
-        b.iter(|| gather_tokens(&executor, &x, dim, &source, &mut out).expect("sizes fit"))
+        b.iter(|| gather_tokens(&executor, &x, dim, source.len(), &source, &mut out).expect("sizes fit"))
     });
     group.bench_function("memcpy_one_thread", |b| b.iter(|| out.copy_from_slice(black_box(&x))));
     group.finish();

@@ -57,6 +57,8 @@ class Peers:
         """Takes over mask, order and results of ours. `threshold` of None is dense attention."""
         tensors, _ = read_safetensors(path)
         on_device = {name: tensor.clone().to(self.device) for name, tensor in tensors.items()}
+        if on_device["q_order"].dim() != 1:
+            raise ValueError("expected one order of tokens for all heads, got one for each: peers have no such mask")
         self.threshold = threshold
         self.out = on_device["out"]
         self.order = on_device["q_order"].long()

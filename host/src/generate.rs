@@ -282,7 +282,7 @@ mod tests {
         let pool = |tensor: &Tensor, head: usize| -> Vec<Vec<f64>> {
             (0..blocks)
                 .map(|b| {
-                    let tokens = &order.source()[order.layout().range(b)];
+                    let tokens = &order.source(0)[order.layout().range(b)];
                     let mut mean = vec![0.0; d];
                     for &token in tokens {
                         let at = (head * s + token as usize) * d;

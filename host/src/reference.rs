@@ -37,7 +37,7 @@ impl RowSample {
     /// there are no more than that.
     ///
     /// Blocks of 128 tokens contain whole blocks of 64 and 32, so a sample made with the largest order serves the
-    /// smaller ones.
+    /// smaller ones. All heads have the rows of the first one's blocks.
     pub fn blocks(order: &TokenOrder, min_rows: usize, seed: u64) -> Self {
         let layout = order.layout();
         if layout.tokens() <= min_rows {
@@ -46,7 +46,7 @@ impl RowSample {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut rows = Vec::with_capacity(min_rows + layout.block());
         for block in index::sample(&mut rng, layout.blocks(), layout.blocks()) {
-            rows.extend_from_slice(&order.source()[layout.range(block)]);
+            rows.extend_from_slice(&order.source(0)[layout.range(block)]);
             if rows.len() >= min_rows {
                 break;
             }
@@ -188,33 +188,40 @@ struct Task {
 }
 
 fn tasks(heads: usize, mask: Option<OrderedMask<'_>>, sample: &RowSample) -> Vec<Task> {
-    let mut by_block: Vec<(usize, Vec<usize>)> = Vec::new();
-    match mask {
+    // One list for each order of queries there is.
+    let by_block: Vec<Vec<(usize, Vec<usize>)>> = match mask {
         None => {
             let all: Vec<usize> = (0..sample.rows().len()).collect();
-            by_block.extend(all.chunks(ROWS_PER_TASK).map(|rows| (0, rows.to_vec())));
+            vec![all.chunks(ROWS_PER_TASK).map(|rows| (0, rows.to_vec())).collect()]
         }
         Some(m) => {
-            let layout = m.q_order.layout();
-            let mut block_of = vec![0; layout.tokens()];
-            for block in 0..layout.blocks() {
-                for &raster in &m.q_order.source()[layout.range(block)] {
-                    block_of[raster as usize] = block;
-                }
-            }
-            let mut lists = vec![Vec::new(); layout.blocks()];
-            for (position, &raster) in sample.rows().iter().enumerate() {
-                lists[block_of[raster as usize]].push(position);
-            }
-            for (block, list) in lists.iter().enumerate() {
-                by_block.extend(list.chunks(ROWS_PER_TASK).map(|rows| (block, rows.to_vec())));
-            }
+            (0..m.q_order.tables().count()).map(|head| rows_by_block(m.q_order, head, sample)).collect()
         }
-    }
+    };
     (0..heads)
         .flat_map(|head| {
-            by_block.iter().map(move |(q_block, rows)| Task { head, rows: rows.clone(), q_block: *q_block })
+            let of_head = &by_block[head % by_block.len()];
+            of_head.iter().map(move |(q_block, rows)| Task { head, rows: rows.clone(), q_block: *q_block })
         })
+        .collect()
+}
+
+/// Sorts sampled rows by the query block that a head has them in, at most [`ROWS_PER_TASK`] together.
+fn rows_by_block(order: &TokenOrder, head: usize, sample: &RowSample) -> Vec<(usize, Vec<usize>)> {
+    let layout = order.layout();
+    let mut block_of = vec![0; layout.tokens()];
+    for block in 0..layout.blocks() {
+        for &raster in &order.source(head)[layout.range(block)] {
+            block_of[raster as usize] = block;
+        }
+    }
+    let mut lists = vec![Vec::new(); layout.blocks()];
+    for (position, &raster) in sample.rows().iter().enumerate() {
+        lists[block_of[raster as usize]].push(position);
+    }
+    let lists = lists.iter().enumerate();
+    lists
+        .flat_map(|(block, list)| list.chunks(ROWS_PER_TASK).map(move |rows| (block, rows.to_vec())))
         .collect()
 }
 
@@ -236,7 +243,9 @@ fn compute<R: Real>(
                     .mask
                     .row(task.head, task.q_block)
                     .iter()
-                    .flat_map(|&block| &m.kv_order.source()[m.kv_order.layout().range(block as usize)])
+                    .flat_map(|&block| {
+                        &m.kv_order.source(task.head)[m.kv_order.layout().range(block as usize)]
+                    })
                     .copied()
                     .collect(),
             };

@@ -1,6 +1,7 @@
-//! Token order: raster order to block order (fractal flattening) and back.
+//! Token order: raster order to block order and back. Blocks are patches (fractal flattening), or runs of tokens that each
+//! head sorts by an order of the grid's axes.
 
-use std::sync::Arc;
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{Grid, ParseError};
 
@@ -66,14 +67,181 @@ impl BlockLayout {
     }
 }
 
-/// A permutation of tokens from raster order to block order, with the blocks it makes contiguous.
+/// An order of a grid's axes, from the slowest to the fastest, that tokens are sorted by: of `hwt`, tokens of one place
+/// stand side by side, frame after frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AxisOrder {
+    /// Frames, rows, columns: raster order.
+    Thw,
+    /// Frames, columns, rows.
+    Twh,
+    /// Rows, frames, columns.
+    Htw,
+    /// Rows, columns, frames.
+    Hwt,
+    /// Columns, frames, rows.
+    Wth,
+    /// Columns, rows, frames.
+    Wht,
+}
+
+impl AxisOrder {
+    /// All six.
+    pub const ALL: [Self; 6] = [Self::Thw, Self::Twh, Self::Htw, Self::Hwt, Self::Wth, Self::Wht];
+
+    /// Returns its name: the axes' letters from the slowest to the fastest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Thw => "thw",
+            Self::Twh => "twh",
+            Self::Htw => "htw",
+            Self::Hwt => "hwt",
+            Self::Wth => "wth",
+            Self::Wht => "wht",
+        }
+    }
+
+    /// Returns the axes from the slowest to the fastest: 0 frames, 1 rows, 2 columns.
+    const fn axes(self) -> [usize; 3] {
+        match self {
+            Self::Thw => [0, 1, 2],
+            Self::Twh => [0, 2, 1],
+            Self::Htw => [1, 0, 2],
+            Self::Hwt => [1, 2, 0],
+            Self::Wth => [2, 0, 1],
+            Self::Wht => [2, 1, 0],
+        }
+    }
+
+    /// Lists the raster indices of a grid's tokens in this order.
+    fn sorted(self, grid: Grid) -> impl Iterator<Item = u32> {
+        let extents = [grid.t, grid.h, grid.w];
+        let strides = [grid.h * grid.w, grid.w, 1];
+        let [slow, middle, fast] = self.axes();
+        (0..extents[slow]).flat_map(move |i| {
+            (0..extents[middle]).flat_map(move |j| {
+                let row = i * strides[slow] + j * strides[middle];
+                (0..extents[fast]).map(move |k| (row + k * strides[fast]) as u32)
+            })
+        })
+    }
+}
+
+impl fmt::Display for AxisOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for AxisOrder {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let found = Self::ALL.into_iter().find(|order| order.name() == text);
+        found.ok_or_else(|| ParseError::new("an order of axes: thw, twh, htw, hwt, wth or wht", text))
+    }
+}
+
+/// What decides the order of tokens and where blocks end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Blocks are patches of one frame; those of a plain sequence, runs of its tokens as they stand.
+    Patches,
+    /// Blocks are runs of a grid's tokens, sorted by an order of axes: one for all heads, or one for each of
+    /// `batch * heads`. See [`Arrangement::sorted`].
+    Sorted(Vec<AxisOrder>),
+}
+
+impl Arrangement {
+    /// Sorts the tokens of each head by an order of axes; one is enough where all heads have the same.
+    pub fn sorted(of_heads: Vec<AxisOrder>) -> Self {
+        Self::Sorted(one_if_alike(of_heads))
+    }
+
+    /// Returns the names of the orders that tokens are sorted by, with commas between them; `None` if blocks are patches.
+    pub fn sorted_by(&self) -> Option<String> {
+        match self {
+            Self::Patches => None,
+            Self::Sorted(of_heads) => {
+                Some(of_heads.iter().map(|order| order.name()).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+/// Keeps one order where all heads have the same.
+fn one_if_alike(mut of_heads: Vec<AxisOrder>) -> Vec<AxisOrder> {
+    if of_heads.windows(2).all(|pair| pair[0] == pair[1]) {
+        of_heads.truncate(1);
+    }
+    of_heads
+}
+
+impl fmt::Display for Arrangement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sorted_by() {
+            None => f.write_str("blocks that are patches of one frame, or tokens as they stand"),
+            Some(names) => write!(f, "blocks that are runs of tokens sorted by {names}"),
+        }
+    }
+}
+
+/// For each position the token that is taken there: one table for all heads, or one for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadTables {
+    tokens: usize,
+    all: Vec<u32>,
+}
+
+impl HeadTables {
+    /// Returns the entries of one table.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Returns the number of tables: 1 for all heads, or batch times heads.
+    pub fn count(&self) -> usize {
+        self.all.len() / self.tokens
+    }
+
+    /// Returns every table, one after the other: `[count, tokens]`.
+    pub fn all(&self) -> &[u32] {
+        &self.all
+    }
+
+    /// Returns the table of a head.
+    pub fn of(&self, head: usize) -> &[u32] {
+        &self.all[head % self.count() * self.tokens..][..self.tokens]
+    }
+
+    /// Returns for each token the position at which it is taken.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        let mut all = vec![0; self.all.len()];
+        for (inverse, table) in all.chunks_exact_mut(self.tokens).zip(self.all.chunks_exact(self.tokens)) {
+            for (position, &token) in table.iter().enumerate() {
+                inverse[token as usize] = position as u32;
+            }
+        }
+        Self { tokens: self.tokens, all }
+    }
+}
+
+/// A permutation of each head's tokens from raster order to block order, with the blocks it makes contiguous: the same ends
+/// for all heads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenOrder {
-    source: Vec<u32>,
+    source: HeadTables,
     layout: Arc<BlockLayout>,
+    arrangement: Arrangement,
 }
 
 impl TokenOrder {
+    fn shared(source: Vec<u32>, layout: BlockLayout) -> Self {
+        let source = HeadTables { tokens: source.len(), all: source };
+        Self { source, layout: Arc::new(layout), arrangement: Arrangement::Patches }
+    }
+
     /// Orders the tokens of a video so that each block is one patch of one frame.
     ///
     /// Blocks run frame by frame, patch row by patch row, and tokens within a patch row by row: the published
@@ -102,8 +270,7 @@ impl TokenOrder {
             }
         }
         starts.push(source.len() as u32);
-        let layout = BlockLayout { block, starts, block_grid: Some(block_grid) };
-        Ok(Self { source, layout: Arc::new(layout) })
+        Ok(Self::shared(source, BlockLayout { block, starts, block_grid: Some(block_grid) }))
     }
 
     /// Keeps a plain sequence as it is, in blocks of `block` tokens.
@@ -112,7 +279,25 @@ impl TokenOrder {
     /// When `seqlen` or `block` is 0, or `seqlen` does not fit `u32`.
     pub fn linear(seqlen: usize, block: usize) -> Result<Self, ParseError> {
         let layout = BlockLayout::linear(seqlen, block)?;
-        Ok(Self { source: (0..seqlen as u32).collect(), layout: Arc::new(layout) })
+        Ok(Self::shared((0..seqlen as u32).collect(), layout))
+    }
+
+    /// Sorts the tokens of a video by an order of axes and cuts them into runs of `block`; the last one may be ragged.
+    ///
+    /// That is what PAROAttention does to each head, arXiv 2506.16054. `of_heads` holds one order for all heads, or one for
+    /// each of `batch * heads`; blocks end at the same positions in all of them.
+    ///
+    /// # Errors
+    /// When there is no order, or `block` is 0.
+    pub fn sorted(grid: Grid, of_heads: &[AxisOrder], block: usize) -> Result<Self, ParseError> {
+        if of_heads.is_empty() {
+            return Err(ParseError::new("an order of axes for all heads or for each", "none"));
+        }
+        let tokens = grid.tokens();
+        let layout = Arc::new(BlockLayout::linear(tokens, block)?);
+        let of_heads = one_if_alike(of_heads.to_vec());
+        let all = of_heads.iter().flat_map(|order| order.sorted(grid)).collect();
+        Ok(Self { source: HeadTables { tokens, all }, layout, arrangement: Arrangement::Sorted(of_heads) })
     }
 
     /// Orders the tokens of a problem: by patches if it has a grid, else as they stand.
@@ -126,23 +311,48 @@ impl TokenOrder {
         }
     }
 
-    /// Returns for each position in block order the raster index of its token.
-    pub fn source(&self) -> &[u32] {
+    /// Orders the tokens of a problem as an arrangement says.
+    ///
+    /// # Errors
+    /// When the block size does not suit the grid or sequence, or tokens without a grid are to be sorted.
+    pub fn arranged(
+        grid: Option<Grid>,
+        seqlen: usize,
+        block: usize,
+        arrangement: &Arrangement,
+    ) -> Result<Self, ParseError> {
+        match (arrangement, grid) {
+            (Arrangement::Patches, _) => Self::new(grid, seqlen, block),
+            (Arrangement::Sorted(of_heads), Some(grid)) => Self::sorted(grid, of_heads, block),
+            (Arrangement::Sorted(_), None) => {
+                Err(ParseError::new(format!("a token grid for {arrangement}"), "a plain sequence"))
+            }
+        }
+    }
+
+    /// Returns for each position in a head's block order the raster index of its token.
+    pub fn source(&self, head: usize) -> &[u32] {
+        self.source.of(head)
+    }
+
+    /// Returns [`TokenOrder::source`] of all heads.
+    pub fn tables(&self) -> &HeadTables {
         &self.source
     }
 
-    /// Returns for each raster index the position of its token in block order.
-    pub fn inverse(&self) -> Vec<u32> {
-        let mut inverse = vec![0; self.source.len()];
-        for (position, &raster) in self.source.iter().enumerate() {
-            inverse[raster as usize] = position as u32;
-        }
-        inverse
+    /// Returns for each raster index the position of its token in a head's block order.
+    pub fn inverse(&self) -> HeadTables {
+        self.source.inverse()
     }
 
-    /// Returns the blocks this order makes contiguous.
+    /// Returns the blocks this order makes contiguous, in every head.
     pub fn layout(&self) -> &Arc<BlockLayout> {
         &self.layout
+    }
+
+    /// Returns what decides this order.
+    pub fn arrangement(&self) -> &Arrangement {
+        &self.arrangement
     }
 }
 
@@ -155,8 +365,8 @@ mod tests {
     #[test]
     fn fractal_order_of_8_by_16_is_two_patches() {
         let order = TokenOrder::fractal(Grid { t: 1, h: 8, w: 16 }, 64).unwrap();
-        assert_eq!(order.source()[..9], [0, 1, 2, 3, 4, 5, 6, 7, 16]);
-        assert_eq!(order.source()[64..66], [8, 9]);
+        assert_eq!(order.source(0)[..9], [0, 1, 2, 3, 4, 5, 6, 7, 16]);
+        assert_eq!(order.source(0)[64..66], [8, 9]);
         assert_eq!(order.layout().starts(), [0, 64, 128]);
     }
 
@@ -165,6 +375,47 @@ mod tests {
         let order = TokenOrder::fractal(Grid { t: 2, h: 9, w: 10 }, 64).unwrap();
         assert_eq!(order.layout().starts(), [0, 64, 80, 88, 90, 154, 170, 178, 180]);
         assert_eq!(order.layout().block_grid(), Some(Grid { t: 2, h: 2, w: 2 }));
+    }
+
+    #[test]
+    fn each_head_sorts_its_tokens_by_its_order_of_axes() {
+        // 2 frames of 2 rows of 3 columns:  0  1  2 |  6  7  8
+        //                                   3  4  5 |  9 10 11
+        let grid = Grid { t: 2, h: 2, w: 3 };
+        let order = TokenOrder::sorted(grid, &AxisOrder::ALL, 5).unwrap();
+        assert_eq!(order.layout().starts(), [0, 5, 10, 12]);
+        assert_eq!(order.layout().block_grid(), None);
+        let expected: [[u32; 12]; 6] = [
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+            [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11],
+            [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11],
+            [0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11],
+            [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11],
+            [0, 6, 3, 9, 1, 7, 4, 10, 2, 8, 5, 11],
+        ];
+        let inverse = order.inverse();
+        for (head, (expected, axes)) in expected.iter().zip(AxisOrder::ALL).enumerate() {
+            assert_eq!(order.source(head), expected, "{axes}");
+            for (position, &token) in expected.iter().enumerate() {
+                assert_eq!(inverse.of(head)[token as usize] as usize, position, "{axes}");
+            }
+            assert_eq!(axes.name().parse::<AxisOrder>().unwrap(), axes);
+        }
+        assert_eq!((order.tables().count(), order.tables().tokens()), (6, 12));
+    }
+
+    #[test]
+    fn heads_of_one_order_share_a_table() {
+        let grid = Grid { t: 2, h: 2, w: 3 };
+        let alike = TokenOrder::sorted(grid, &[AxisOrder::Hwt; 4], 5).unwrap();
+        assert_eq!(alike, TokenOrder::sorted(grid, &[AxisOrder::Hwt], 5).unwrap());
+        assert_eq!((alike.tables().count(), alike.source(3)), (1, alike.source(0)));
+        assert!(TokenOrder::sorted(grid, &[], 5).is_err());
+        let message = "tow".parse::<AxisOrder>().unwrap_err().to_string();
+        assert!(message.contains("thw") && message.contains("tow"), "{message}");
+        let sorted = Arrangement::sorted(vec![AxisOrder::Thw, AxisOrder::Wht]);
+        let message = TokenOrder::arranged(None, 12, 5, &sorted).unwrap_err().to_string();
+        assert!(message.contains("token grid") && message.contains("thw,wht"), "{message}");
     }
 
     #[test]
@@ -180,10 +431,10 @@ mod tests {
         ) {
             let order = TokenOrder::fractal(Grid { t, h, w }, block).unwrap();
             let inverse = order.inverse();
-            for (position, &raster) in order.source().iter().enumerate() {
-                prop_assert_eq!(inverse[raster as usize] as usize, position);
+            for (position, &raster) in order.source(0).iter().enumerate() {
+                prop_assert_eq!(inverse.of(0)[raster as usize] as usize, position);
             }
-            let mut seen = order.source().to_vec();
+            let mut seen = order.source(0).to_vec();
             seen.sort_unstable();
             prop_assert!(seen.iter().enumerate().all(|(i, &s)| i == s as usize));
             let layout = order.layout();

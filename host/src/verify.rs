@@ -131,9 +131,9 @@ pub fn verify(
     rounding: Rounding,
 ) -> (Accuracy, Result<(), String>) {
     let exact = &oracle.reference;
-    let (d, tokens) = (exact.head_dim, q_order.source().len());
+    let (d, tokens) = (exact.head_dim, q_order.tables().tokens());
     let inverse = q_order.inverse();
-    let place = |head: usize, row: u32| head * tokens + inverse[row as usize] as usize;
+    let place = |head: usize, row: u32| head * tokens + inverse.of(head)[row as usize] as usize;
     let against = |reference: &Reference| {
         let rows = reference.sample.rows();
         ErrorMeasures::of((0..reference.batch_heads).flat_map(|head| {
@@ -219,7 +219,7 @@ mod tests {
         let exact = oracle.reference();
         let mut output = AttentionOutput { out: Vec::new(), lse: Vec::new() };
         for head in 0..2 {
-            for &token in order.source() {
+            for &token in order.source(head) {
                 let row = head * 256 + token as usize;
                 output.out.extend(exact.out[row * 16..][..16].iter().map(|&x| x as f32));
                 output.lse.push(exact.lse[row] as f32);

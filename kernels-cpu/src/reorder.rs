@@ -5,11 +5,11 @@ use crate::{ArgumentError, Executor, queue};
 /// Bytes a thread copies at a time: some 10 us.
 const BYTES_PER_ITEM: usize = 128 * 1024;
 
-/// Gathers tokens: `out[bh, i, :] = x[bh, source[i], :]` for tensors `[batch_heads, seqlen, row]`.
+/// Gathers tokens: `out[bh, i, :] = x[bh, source[bh, i], :]` for tensors `[batch_heads, seqlen, row]`.
 ///
-/// `source` has `seqlen` entries; with a permutation `p` this is the reorder, with its inverse the way back.
-/// `E` is any plain element, so one function serves every dtype. Runs of consecutive tokens, such as the rows of an
-/// 8x8 patch, are copied at once.
+/// `source` is `[seqlen]`, for all heads, or `[batch_heads, seqlen]`; with permutations this is the reorder, with their
+/// inverses the way back. `E` is any plain element, so one function serves every dtype. Runs of consecutive tokens, such
+/// as the rows of an 8x8 patch, are copied at once.
 ///
 /// # Errors
 /// When a slice does not fit the sizes or an index points outside; nothing is written then.
@@ -17,11 +17,11 @@ pub fn gather_tokens<E: bytemuck::Pod + Send + Sync>(
     executor: &Executor,
     x: &[E],
     row: usize,
+    seqlen: usize,
     source: &[u32],
     out: &mut [E],
 ) -> Result<(), ArgumentError> {
-    let seqlen = source.len();
-    for (name, size) in [("row", row), ("source", seqlen)] {
+    for (name, size) in [("row", row), ("seqlen", seqlen)] {
         if size == 0 {
             return Err(ArgumentError::Value {
                 name,
@@ -37,6 +37,11 @@ pub fn gather_tokens<E: bytemuck::Pod + Send + Sync>(
     if out.len() != x.len() {
         return Err(ArgumentError::Length { name: "out", expected: x.len(), got: out.len() });
     }
+    if source.len() != seqlen && source.len() * row != x.len() {
+        let requirement =
+            format!("{seqlen} for all heads, or as many for each of {}", x.len() / (seqlen * row));
+        return Err(ArgumentError::Value { name: "source", got: source.len().to_string(), requirement });
+    }
     let largest = source.iter().copied().max().unwrap_or(0);
     if largest as usize >= seqlen {
         return Err(ArgumentError::Value {
@@ -47,7 +52,10 @@ pub fn gather_tokens<E: bytemuck::Pod + Send + Sync>(
     }
 
     let tokens = (BYTES_PER_ITEM / (row * size_of::<E>()).max(1)).clamp(1, seqlen);
-    let items = out.chunks_mut(seqlen * row).zip(x.chunks(seqlen * row)).flat_map(|(out, x)| {
+    // One table comes round for every head.
+    let tables = source.chunks_exact(seqlen).cycle();
+    let heads = out.chunks_mut(seqlen * row).zip(x.chunks(seqlen * row)).zip(tables);
+    let items = heads.flat_map(|((out, x), source)| {
         out.chunks_mut(tokens * row).zip(source.chunks(tokens)).map(move |(out, source)| (out, source, x))
     });
     queue::for_each(
@@ -79,7 +87,7 @@ mod tests {
 
     fn gather<E: bytemuck::Pod + Send + Sync>(x: &[E], row: usize, source: &[u32]) -> Vec<E> {
         let mut out = vec![E::zeroed(); x.len()];
-        gather_tokens(&executor(2), x, row, source, &mut out).unwrap();
+        gather_tokens(&executor(2), x, row, source.len(), source, &mut out).unwrap();
         out
     }
 
@@ -126,21 +134,38 @@ mod tests {
     #[test]
     fn an_index_outside_is_refused_before_anything_is_written() {
         let mut out = [9u32; 6];
-        let error = gather_tokens(&executor(1), &[1, 2, 3, 4, 5, 6], 2, &[0, 1, 3], &mut out).unwrap_err();
+        let error = gather_tokens(&executor(1), &[1, 2, 3, 4, 5, 6], 2, 3, &[0, 1, 3], &mut out).unwrap_err();
         assert_eq!(error.to_string(), "source = 3: indices lie below the 3 tokens");
         assert_eq!(out, [9; 6]);
-        assert!(gather_tokens(&executor(1), &[1, 2, 3, 4, 5, 6], 2, &[0, 1, u32::MAX], &mut out).is_err());
+        assert!(gather_tokens(&executor(1), &[1, 2, 3, 4, 5, 6], 2, 3, &[0, 1, u32::MAX], &mut out).is_err());
+    }
+
+    #[test]
+    fn each_head_has_the_order_of_its_own_table() {
+        let x: Vec<u16> = (0..3 * 4 * 2).collect();
+        let tables = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]];
+        let mut out = vec![0; x.len()];
+        gather_tokens(&executor(2), &x, 2, 4, tables.as_flattened(), &mut out).unwrap();
+        for (head, table) in tables.iter().enumerate() {
+            for (i, &token) in table.iter().enumerate() {
+                let (to, from) = ((head * 4 + i) * 2, (head * 4 + token as usize) * 2);
+                assert_eq!(out[to..to + 2], x[from..from + 2], "head {head}, place {i}");
+            }
+        }
+        let error = gather_tokens(&executor(1), &x, 2, 4, &[0; 8], &mut out).unwrap_err().to_string();
+        assert_eq!(error, "source = 8: 4 for all heads, or as many for each of 3");
     }
 
     #[test]
     fn the_argument_that_does_not_fit_is_named() {
         let call = |x: usize, row: usize, source: &[u32], out: usize| {
-            let error = gather_tokens(&executor(1), &vec![0u32; x], row, source, &mut vec![0; out]);
+            let (x, mut out) = (vec![0u32; x], vec![0; out]);
+            let error = gather_tokens(&executor(1), &x, row, source.len(), source, &mut out);
             error.unwrap_err().to_string()
         };
         assert_eq!(call(7, 2, &[0, 1], 7), "x: expected 8 elements, got 7");
         assert_eq!(call(8, 2, &[0, 1], 7), "out: expected 8 elements, got 7");
         assert!(call(8, 0, &[0, 1], 8).starts_with("row = 0"));
-        assert!(call(8, 2, &[], 8).starts_with("source = 0"));
+        assert!(call(8, 2, &[], 8).starts_with("seqlen = 0"));
     }
 }

@@ -390,7 +390,8 @@ mod chosen {
     ///
     /// Grid: x = blocks, y = bh.
     /// - `x`, `ordered`: T `[bh, seqlen, D]`, the first in raster order; `pooled`: f32 `[bh, blocks, D]`
-    /// - `source` `[seqlen]`: which token of `x` is next in block order
+    /// - `source` `[seqlen]` or `[bh, seqlen]`: which token of a head of `x` is next in its block order; heads are
+    ///   `source_stride` entries apart, 0 where all have the same
     /// - `starts` `[blocks + 1]`: first tokens of blocks, in tokens
     ///
     /// # Safety
@@ -399,16 +400,17 @@ mod chosen {
     #[rustfmt::skip]
     pub unsafe extern "ptx-kernel" fn nabla_reorder_pool(
         x: *const u16, source: *const u32, starts: *const u32, ordered: *mut u16, pooled: *mut f32,
-        blocks: u32, seqlen: u32,
+        blocks: u32, seqlen: u32, source_stride: u32,
     ) {
         let (block, bh) = (ptx::block_x(), ptx::block_y() as usize);
+        let source_head = bh * source_stride as usize;
         let token = bh * seqlen as usize * Chosen::CONSTANTS.head_dim as usize;
         let mean = bh * blocks as usize * Chosen::CONSTANTS.head_dim as usize;
         // SAFETY: the caller's.
         unsafe {
             let (first, end) = (*starts.add(block as usize), *starts.add(block as usize + 1));
-            let tensors =
-                Tensors { x: x.add(token), source, ordered: ordered.add(token), pooled: pooled.add(mean) };
+            let (x, source) = (x.add(token), source.add(source_head));
+            let tensors = Tensors { x, source, ordered: ordered.add(token), pooled: pooled.add(mean) };
             reorder_pool::<Chosen>(tensors, block, first, end);
         }
     }

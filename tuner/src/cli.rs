@@ -235,7 +235,7 @@ pub(crate) struct PolicyArgs {
     /// Mask policy: dense, nabla-MASS, sta-T-H-W, nabla-MASS_sta-T-H-W or any other of nabla policies.
     #[arg(long)]
     pub(crate) policy: Policy,
-    /// Tokens per mask block: 32, 64 or 128 on a grid, any size on a plain sequence.
+    /// Tokens per mask block: 32, 64 or 128 on a grid, any size on a plain sequence or of sorted tokens (paro).
     #[arg(long, default_value_t = 64, value_name = "TOKENS")]
     pub(crate) block: usize,
 }

@@ -15,6 +15,7 @@ use crate::{
     BlockMask, Dtype, Policy, Problem,
     parameters::{BLOCK_M, BLOCK_N, ParameterAxis, ParameterSpace, Parameters, Value},
     tensor::Qkv,
+    token_order::HeadTables,
     variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant, VariantId},
 };
 
@@ -266,6 +267,18 @@ impl Backend for CpuBackend {
     }
 }
 
+/// Gathers the tokens of each head by its table.
+fn gather<E: bytemuck::Pod + Send + Sync>(
+    executor: &Executor,
+    from: &[E],
+    row: usize,
+    by: &HeadTables,
+    to: &mut [E],
+) -> Result<(), BackendError> {
+    kernels::reorder::gather_tokens(executor, from, row, by.tokens(), by.all(), to)
+        .map_err(launch_error("token reorder"))
+}
+
 struct CpuWorkspace<'e, T> {
     backend: &'e CpuBackend,
     executor: &'e Executor,
@@ -301,14 +314,13 @@ impl<'e, T: Element> CpuWorkspace<'e, T> {
     }
 
     fn reorder_inputs(&mut self) -> Result<(), BackendError> {
-        let (q_order, kv_order) = (self.orders.q.source(), self.orders.kv.source());
+        let (q_order, kv_order) = (self.orders.q.tables(), self.orders.kv.tables());
         let Qkv { q, k, v, .. } = &*self.raster;
         for (from, order, to) in
             [(q, q_order, &mut self.q), (k, kv_order, &mut self.k), (v, kv_order, &mut self.v)]
         {
             let from: &[T] = bytemuck::cast_slice(from.data.bytes());
-            kernels::reorder::gather_tokens(self.executor, from, self.problem.head_dim, order, to)
-                .map_err(launch_error("token reorder"))?;
+            gather(self.executor, from, self.problem.head_dim, order, to)?;
         }
         Ok(())
     }
@@ -324,14 +336,7 @@ impl<T: Element> Workspace for CpuWorkspace<'_, T> {
         let mut raster_out = vec![0f32; self.out.len()];
         let start = Instant::now();
         self.reorder_inputs()?;
-        kernels::reorder::gather_tokens(
-            self.executor,
-            &self.out,
-            self.problem.head_dim,
-            &back,
-            &mut raster_out,
-        )
-        .map_err(launch_error("token reorder"))?;
+        gather(self.executor, &self.out, self.problem.head_dim, &back, &mut raster_out)?;
         Ok(elapsed_us(start))
     }
 
@@ -344,7 +349,7 @@ impl<T: Element> Workspace for CpuWorkspace<'_, T> {
         let (q_blocks, kv_blocks) = (q_layout.blocks(), kv_layout.blocks());
         let failed = launch_error("mask building");
         // A static window is known before the tensors are: not part of the time.
-        let always = policy.static_bitmap(q_layout, kv_layout)?;
+        let always = policy.static_bitmap(&self.orders)?;
         let words = kv_blocks.div_ceil(64);
         let mut pooled_q = vec![0f32; heads * q_blocks * d];
         let mut pooled_k = vec![0f32; heads * kv_blocks * d];

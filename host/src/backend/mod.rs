@@ -25,7 +25,7 @@ use crate::{
     parameters::{ParameterSpace, Parameters},
     policy::PolicyError,
     tensor::Qkv,
-    token_order::TokenOrder,
+    token_order::{Arrangement, TokenOrder},
     variant::{Eligibility, Ineligible, MaskBlock, TileConfig, Variant},
 };
 
@@ -106,15 +106,25 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Orders the tokens of a problem for a mask block.
+    /// Orders the tokens of a problem for a mask block: by patches if it has a grid, else as they stand.
     ///
     /// # Errors
     /// When the mask block does not suit the grid or sequence.
     pub fn new(problem: &Problem, block: MaskBlock) -> Result<Self, crate::ParseError> {
-        Ok(Self {
-            q: TokenOrder::new(problem.grid, problem.seqlen_q, block.q_block)?,
-            kv: TokenOrder::new(problem.grid, problem.seqlen_k, block.kv_block)?,
-        })
+        Self::arranged(problem, block, &Arrangement::Patches)
+    }
+
+    /// Orders the tokens of a problem for a mask block as a policy [asks for](Policy::arrangement).
+    ///
+    /// # Errors
+    /// When the mask block does not suit the grid or sequence, or tokens without a grid are to be sorted.
+    pub fn arranged(
+        problem: &Problem,
+        block: MaskBlock,
+        arrangement: &Arrangement,
+    ) -> Result<Self, crate::ParseError> {
+        let of = |seqlen, block| TokenOrder::arranged(problem.grid, seqlen, block, arrangement);
+        Ok(Self { q: of(problem.seqlen_q, block.q_block)?, kv: of(problem.seqlen_k, block.kv_block)? })
     }
 
     /// Returns the mask block.

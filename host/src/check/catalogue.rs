@@ -12,6 +12,7 @@ use crate::{
     BlockMask, Dtype, Grid, ParseError, Problem,
     backend::{Orders, Pattern},
     tensor::{Qkv, Tensor, TensorData},
+    token_order::{Arrangement, AxisOrder},
     variant::MaskBlock,
 };
 
@@ -87,6 +88,8 @@ pub(super) struct Case {
     pub(super) rule: Rule,
     /// Tokens of a block where no kernel's tile has a say: for reorder and selection.
     pub(super) block: usize,
+    /// Orders of axes that tokens are sorted by, one for each of `batch * heads`; none: blocks are patches.
+    pub(super) sorted_by: &'static [AxisOrder],
     /// Factor on the scores, if it is not the usual one.
     pub(super) scale: Option<f32>,
     /// Whether it says something about dense kernels that no other case says.
@@ -104,6 +107,7 @@ const fn case(name: &'static str, tokens: Tokens, values: Values, rule: Rule) ->
         values,
         rule,
         block: 64,
+        sorted_by: &[],
         scale: None,
         dense: false,
         all_blocks: false,
@@ -145,11 +149,15 @@ pub(super) const ATTENTION: &[Case] = &[
     Case { dense: true, ..case("small-values", Tokens::Plain(100, 100), Values::Scaled(0.003), Rule::Full) },
 ];
 
+const SORTED: [AxisOrder; 4] = [AxisOrder::Hwt, AxisOrder::Wth, AxisOrder::Thw, AxisOrder::Hwt];
+
 /// The cases of reorder and pooling.
 #[rustfmt::skip]
 pub(super) const REORDER: &[Case] = &[
     case("ragged-grid", Tokens::Video(Grid { t: 2, h: 13, w: 18 }), NORMAL, Rule::Full),
     case("whole-grid", Tokens::Video(Grid { t: 1, h: 16, w: 16 }), NORMAL, Rule::Full),
+    // 4 heads of 3 orders, and blocks of tokens of several frames, the last one ragged.
+    Case { batch: 2, sorted_by: &SORTED, ..case("sorted-heads", Tokens::Video(Grid { t: 3, h: 7, w: 11 }), NORMAL, Rule::Full) },
     case("one-token", Tokens::Plain(1, 1), NORMAL, Rule::Full),
     case("cross", Tokens::Plain(70, 200), Values::Scaled(1.0), Rule::Full),
 ];
@@ -210,9 +218,18 @@ impl Case {
         Qkv { q, k, v, grid, softmax_scale: self.scale, source: format!("case {}", self.name) }
     }
 
+    /// Returns what decides the order of the tokens.
+    pub(super) fn arrangement(&self) -> Arrangement {
+        if self.sorted_by.is_empty() {
+            Arrangement::Patches
+        } else {
+            Arrangement::sorted(self.sorted_by.to_vec())
+        }
+    }
+
     /// Cuts the tokens into blocks and makes the mask.
     pub(super) fn mask(&self, problem: &Problem, block: MaskBlock) -> Result<(Orders, Pattern), ParseError> {
-        let orders = Orders::new(problem, block)?;
+        let orders = Orders::arranged(problem, block, &self.arrangement())?;
         let (q, kv) = (orders.q.layout(), orders.kv.layout());
         let blocks = [q.blocks(), kv.blocks()];
         let keep = |head: usize, i, j| self.rule.keeps(blocks, [head % 2, i, j]);

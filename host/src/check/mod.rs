@@ -393,7 +393,7 @@ impl Rules {
     fn new(orders: &Orders) -> Result<Self, ParseError> {
         let (q, kv) = (orders.q.layout(), orders.kv.layout());
         // A plain sequence has no window.
-        let window = STA.parse::<Policy>()?.static_bitmap(q, kv).ok().flatten();
+        let window = STA.parse::<Policy>()?.static_bitmap(orders).ok().flatten();
         Ok(Self { window, documents: documents(q.blocks(), kv.blocks()) })
     }
 

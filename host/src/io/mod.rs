@@ -29,7 +29,7 @@ mod write;
 
 pub use element::Element;
 pub use error::{InputError, InputFault};
-pub use stored::{StoredTensor, read_tensors};
+pub use stored::{StoredFile, StoredTensor, read_tensors};
 pub use write::{NamedTensor, write_safetensors};
 
 use self::error::excerpt;

@@ -64,7 +64,7 @@ pub(super) struct Raw<'a> {
 }
 
 /// Finds every tensor in the bytes of a whole file.
-pub(super) fn tensors(file: &[u8]) -> Result<Vec<Raw<'_>>, InputFault> {
+pub(super) fn tensors(file: &[u8]) -> Result<(BTreeMap<String, String>, Vec<Raw<'_>>), InputFault> {
     let (header, data) = split_header(file)?;
     let header = parse_header(header)?;
     check_offsets(&header, data.len() as u64)?;
@@ -72,7 +72,7 @@ pub(super) fn tensors(file: &[u8]) -> Result<Vec<Raw<'_>>, InputFault> {
         let (begin, end) = entry.data_offsets;
         Raw { name, dtype: entry.dtype, shape: entry.shape, bytes: &data[begin as usize..end as usize] }
     };
-    Ok(header.tensors.into_iter().map(raw).collect())
+    Ok((header.metadata, header.tensors.into_iter().map(raw).collect()))
 }
 
 pub(super) fn broken(expected: impl Into<String>, got: impl Into<String>, help: &'static str) -> InputFault {

@@ -1,6 +1,6 @@
 //! Any tensors of a safetensors file, such as masks and maps.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use half::{bf16, f16};
 
@@ -20,18 +20,42 @@ pub struct StoredTensor {
     pub numbers: Vec<f64>,
 }
 
+/// What a file holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoredFile {
+    /// What its writer says of it.
+    pub metadata: BTreeMap<String, String>,
+    /// Its tensors.
+    pub tensors: Vec<StoredTensor>,
+}
+
+impl StoredFile {
+    /// Returns a tensor by its name.
+    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// Returns the names of all tensors, for a message.
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        names.join(", ")
+    }
+}
+
 /// Reads every tensor of a safetensors file of at most `max_bytes`: floats, integers and booleans.
 ///
 /// # Errors
 /// When the file cannot be read, is none, or holds numbers of another type.
-pub fn read_tensors(path: &Path, max_bytes: u64) -> Result<Vec<StoredTensor>, InputError> {
+pub fn read_tensors(path: &Path, max_bytes: u64) -> Result<StoredFile, InputError> {
     let fault = |fault: InputFault| InputError::new(path, fault);
     let size = fs::metadata(path).map_err(|error| InputError::new(path, error))?.len();
     if size > max_bytes {
         return Err(fault(broken(format!("at most {max_bytes} bytes"), size.to_string(), "cut it")));
     }
     let bytes = fs::read(path).map_err(|error| InputError::new(path, error))?;
-    tensors(&bytes).map_err(fault)?.into_iter().map(|raw| stored(raw).map_err(fault)).collect()
+    let (metadata, raw) = tensors(&bytes).map_err(fault)?;
+    let tensors = raw.into_iter().map(|raw| stored(raw).map_err(fault)).collect::<Result<_, _>>()?;
+    Ok(StoredFile { metadata, tensors })
 }
 
 fn stored(raw: Raw<'_>) -> Result<StoredTensor, InputFault> {

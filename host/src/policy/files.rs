@@ -2,23 +2,30 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use super::{Bits, Misfit, Policy, Rule, Scene};
+use super::{Bits, Blocks, Misfit, Policy, Rule, Scene};
 use crate::{
-    Grid, ParseError,
-    io::{StoredTensor, read_tensors},
+    ParseError,
+    io::{StoredFile, StoredTensor, read_tensors},
     provenance::short_hash,
+    token_order::AxisOrder,
 };
 
 /// Most bytes of such a file.
 const MAX_BYTES: u64 = 4 << 30;
+
+/// Entry of a mask file's metadata: the order of axes that all heads' tokens are sorted by, or one for each head, with commas
+/// between them. Without it, blocks are patches of one frame, or tokens as they stand.
+pub const SORTED_BY: &str = "sorted_by";
+/// Entry of a mask file's metadata that says in words what the blocks are.
+pub const ORDER: &str = "order";
 
 /// A map of blocks from a file: for each head which blocks are kept.
 #[derive(Debug)]
 pub(super) struct Lists {
     file: String,
     kept: Stored,
-    /// Axes of the grid from the slowest to the fastest in the map's order of blocks; `None` where that is ours.
-    axes: Option<[usize; 3]>,
+    /// What tokens are sorted by: an order for all heads, or for each one of the file; empty where blocks are patches.
+    sorted_by: Vec<AxisOrder>,
 }
 
 /// What a file holds.
@@ -31,8 +38,8 @@ enum Stored {
 }
 
 impl Stored {
-    /// Hashes shapes and numbers, not what else the file has.
-    fn hash(&self) -> String {
+    /// Hashes shapes, numbers and orders of tokens, not what else the file has.
+    fn hash(&self, sorted_by: &[AxisOrder]) -> String {
         let (kind, shape, numbers) = match self {
             Self::Map { shape, values, .. } => (0, shape, [&values[..], &[]]),
             Self::Lists { shape, counts, indices } => (1, shape, [&counts[..], &indices[..]]),
@@ -40,16 +47,24 @@ impl Stored {
         let mut bytes: Vec<u8> = vec![kind];
         bytes.extend(shape.iter().flat_map(|&extent| (extent as u64).to_le_bytes()));
         bytes.extend(numbers.iter().copied().flatten().flat_map(|number| number.to_le_bytes()));
+        bytes.extend(sorted_by.iter().flat_map(|order| order.name().bytes()));
         short_hash(&bytes)
+    }
+
+    /// Returns heads, rows, and columns or entries of a list.
+    fn shape(&self) -> [usize; 3] {
+        match self {
+            Self::Map { shape, .. } | Self::Lists { shape, .. } => *shape,
+        }
     }
 }
 
 impl Lists {
     /// Reads a mask in FlexAttention's format, `kv_num_blocks` with `kv_indices`, or a tensor `mask`.
     pub(super) fn read(file: &str) -> Result<Self, ParseError> {
-        let tensors = tensors(file)?;
-        let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
-        let kept = match (find("kv_num_blocks"), find("kv_indices"), find("mask")) {
+        let stored = stored(file)?;
+        let kept = match (stored.tensor("kv_num_blocks"), stored.tensor("kv_indices"), stored.tensor("mask"))
+        {
             (Some(counts), Some(indices), _) => {
                 let shape = heads_first(indices, file)?;
                 if counts.shape.iter().product::<usize>() != shape[0] * shape[1] {
@@ -62,43 +77,67 @@ impl Lists {
                 }
                 Stored::Lists { shape, counts: counts.numbers.clone(), indices: indices.numbers.clone() }
             }
-            (_, _, Some(mask)) => {
-                Stored::Map { shape: heads_first(mask, file)?, values: mask.numbers.clone(), least: 0.5 }
-            }
+            (_, _, Some(mask)) => map(mask, 0.5, file)?,
             _ => {
-                let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
                 let expected = format!("kv_num_blocks with kv_indices, or mask, in {file}");
-                return Err(ParseError::new(expected, names.join(", ")));
+                return Err(ParseError::new(expected, stored.names()));
             }
         };
-        Ok(Self { file: file.to_owned(), kept, axes: None })
+        let sorted_by = sorted_by(&stored, file)?;
+        if !matches!(sorted_by.len(), 0 | 1) && sorted_by.len() != kept.shape()[0] {
+            let expected = format!("an order of axes for all heads or for each of {}", kept.shape()[0]);
+            let got = format!("{} in the metadata '{SORTED_BY}' of {file}", sorted_by.len());
+            return Err(ParseError::new(expected, got));
+        }
+        Ok(Self { file: file.to_owned(), kept, sorted_by })
     }
 
-    /// Reads a tensor `mask` of blocks in another order of the grid's axes.
-    pub(super) fn read_ordered(file: &str, axes: [usize; 3]) -> Result<Self, ParseError> {
-        let lists = Self::read(file)?;
-        match lists.kept {
-            Stored::Map { .. } => Ok(Self { axes: Some(axes), ..lists }),
-            Stored::Lists { .. } => {
-                Err(ParseError::new(format!("a tensor mask in {file}"), "lists of blocks".to_owned()))
+    /// Reads a tensor `mask` of blocks of tokens that are sorted by an order of axes.
+    pub(super) fn read_sorted(file: &str, order: AxisOrder) -> Result<Self, ParseError> {
+        let stored = stored(file)?;
+        let Some(mask) = stored.tensor("mask") else {
+            return Err(ParseError::new(format!("a tensor mask in {file}"), stored.names()));
+        };
+        // A file that says nothing is from elsewhere; what nabla mask wrote says what its blocks are.
+        let got = match (sorted_by(&stored, file)?.as_slice(), stored.metadata.get(ORDER)) {
+            ([], Some(words)) => Some(words.clone()),
+            (of_heads, _) if of_heads.iter().any(|of_head| *of_head != order) => {
+                stored.metadata.get(SORTED_BY).cloned()
             }
+            _ => None,
+        };
+        if let Some(got) = got {
+            return Err(ParseError::new(format!("a mask of tokens sorted by {order} in {file}"), got));
         }
+        Ok(Self { file: file.to_owned(), kept: map(mask, 0.5, file)?, sorted_by: vec![order] })
     }
 
     /// Reads an attention map that was averaged over inputs, `map` of `[B,H,Q,K]` or `[H,Q,K]` for blocks, and keeps what
     /// reaches `least`.
     pub(super) fn read_map(file: &str, least: f64) -> Result<Self, ParseError> {
-        let tensors = tensors(file)?;
-        let Some(map) = tensors.iter().find(|tensor| tensor.name == "map") else {
-            let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-            return Err(ParseError::new(format!("a tensor map in {file}"), names.join(", ")));
+        let stored = stored(file)?;
+        let Some(means) = stored.tensor("map") else {
+            return Err(ParseError::new(format!("a tensor map in {file}"), stored.names()));
         };
-        let kept = Stored::Map { shape: heads_first(map, file)?, values: map.numbers.clone(), least };
-        Ok(Self { file: file.to_owned(), kept, axes: None })
+        Ok(Self { file: file.to_owned(), kept: map(means, least, file)?, sorted_by: Vec::new() })
     }
 }
 
-fn tensors(file: &str) -> Result<Vec<StoredTensor>, ParseError> {
+fn map(tensor: &StoredTensor, least: f64, file: &str) -> Result<Stored, ParseError> {
+    Ok(Stored::Map { shape: heads_first(tensor, file)?, values: tensor.numbers.clone(), least })
+}
+
+/// Returns what a file says its tokens are sorted by; nothing where its blocks are patches.
+fn sorted_by(stored: &StoredFile, file: &str) -> Result<Vec<AxisOrder>, ParseError> {
+    let Some(names) = stored.metadata.get(SORTED_BY) else { return Ok(Vec::new()) };
+    let orders: Result<Vec<AxisOrder>, ParseError> = names.split(',').map(str::parse).collect();
+    orders.map_err(|_| {
+        let expected = format!("orders of axes, such as hwt,thw, in the metadata '{SORTED_BY}' of {file}");
+        ParseError::new(expected, names.as_str())
+    })
+}
+
+fn stored(file: &str) -> Result<StoredFile, ParseError> {
     read_tensors(Path::new(file), MAX_BYTES)
         .map_err(|error| ParseError::new("a safetensors file of a mask", error.to_string()))
 }
@@ -119,9 +158,7 @@ fn heads_first(tensor: &StoredTensor, file: &str) -> Result<[usize; 3], ParseErr
 impl Rule for Lists {
     fn decide(&self, scene: &Scene<'_>, kept: &mut Bits) -> Result<(), Misfit> {
         let (rows, columns) = (scene.q_blocks(), scene.kv_blocks());
-        let shape = match &self.kept {
-            Stored::Map { shape, .. } | Stored::Lists { shape, .. } => *shape,
-        };
+        let shape = self.kept.shape();
         let fits = match &self.kept {
             Stored::Map { .. } => shape[1..] == [rows, columns],
             Stored::Lists { .. } => shape[1] == rows && shape[2] <= columns,
@@ -132,18 +169,13 @@ impl Rule for Lists {
                 format!("a mask of {} heads, {rows} x {columns} blocks in {}", scene.heads(), self.file);
             return Err(Misfit::new(needs, format!("{} heads, {} x {}", shape[0], shape[1], shape[2])));
         }
-        let order = match self.axes {
-            Some(axes) => Some(positions(scene.grid()?, axes)),
-            None => None,
-        };
-        let there = |block: usize| order.as_ref().map_or(block, |order| order[block]);
         for head in 0..scene.heads() {
             let of = head % shape[0];
             for i in 0..rows {
                 match &self.kept {
                     Stored::Map { values, least, .. } => {
-                        let row = &values[(of * rows + there(i)) * columns..][..columns];
-                        let reaches = (0..columns).filter(|&j| row[there(j)] >= *least);
+                        let row = &values[(of * rows + i) * columns..][..columns];
+                        let reaches = (0..columns).filter(|&j| row[j] >= *least);
                         reaches.for_each(|j| kept.set(head, i, j));
                     }
                     Stored::Lists { counts, indices, .. } => {
@@ -176,20 +208,16 @@ impl Rule for Lists {
         false
     }
 
-    fn file_hash(&self) -> Option<String> {
-        Some(self.kept.hash())
+    fn blocks(&self, head: usize) -> Result<Blocks, Misfit> {
+        let sorted_by = &self.sorted_by;
+        Ok(sorted_by
+            .get(head % sorted_by.len().max(1))
+            .map_or(Blocks::Patches, |order| Blocks::Sorted(*order)))
     }
-}
 
-/// Returns for each block of our order, frames slowest, its position in the order of `axes`.
-fn positions(grid: Grid, axes: [usize; 3]) -> Vec<usize> {
-    let sizes = [grid.t, grid.h, grid.w];
-    (0..grid.tokens())
-        .map(|block| {
-            let place = [block / (grid.h * grid.w), block / grid.w % grid.h, block % grid.w];
-            axes.iter().fold(0, |position, &axis| position * sizes[axis] + place[axis])
-        })
-        .collect()
+    fn file_hash(&self) -> Option<String> {
+        Some(self.kept.hash(&self.sorted_by))
+    }
 }
 
 /// A policy of its own for each head.
@@ -244,6 +272,10 @@ impl Rule for Heads {
 
     fn is_alike_for_heads(&self) -> bool {
         false
+    }
+
+    fn blocks(&self, head: usize) -> Result<Blocks, Misfit> {
+        self.policies[head % self.policies.len()].blocks(head)
     }
 
     fn file_hash(&self) -> Option<String> {

@@ -4,13 +4,14 @@
 //! one is enough, `@` binding tighter. Every term is a [`Rule`] of the [`registry`], with its source and its arguments.
 //!
 //! ```text
-//! registry   every rule by name: arguments, meaning, source, constructor
-//! scene      what a rule may look at: blocks, their grid, the numbers of Q and K
-//! bits       a bit for each head, query block and key block
-//! windows    rules that know the grid alone
-//! pooled     rules that look at a mean of each block
-//! tokens     rules that look at every token
-//! files      rules that a file decides
+//! registry     every rule by name: arguments, meaning, source, constructor
+//! arrangement  which order of tokens a policy is about
+//! scene        what a rule may look at: blocks, their grid, the numbers of Q and K
+//! bits         a bit for each head, query block and key block
+//! windows      rules that know the grid alone
+//! pooled       rules that look at a mean of each block
+//! tokens       rules that look at every token
+//! files        rules that a file decides
 //! ```
 //!
 //! Where a policy is decided: what knows the grid alone, on the host and before the tensors are; NABLA, alone or united with
@@ -20,11 +21,14 @@
 //! Intersections are the host's, too. A selection among `allowed` blocks is none: its softmax and threshold are over what is
 //! allowed alone and it keeps a block of every row, whereas a term of an intersection decides as it would by itself.
 
+mod arrangement;
 mod bits;
 mod files;
 mod pooled;
 mod registry;
 mod scene;
+#[cfg(test)]
+mod sorted_tests;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -33,11 +37,13 @@ mod windows;
 use std::{fmt, str::FromStr, sync::Arc, time::Instant};
 
 pub use self::{
+    arrangement::Blocks,
     bits::Bits,
+    files::{ORDER, SORTED_BY},
     registry::{Entry, registry},
     scene::Scene,
 };
-use crate::{BlockMask, ParseError, backend::Orders, tensor::Qkv, token_order::BlockLayout};
+use crate::{BlockMask, ParseError, backend::Orders, tensor::Qkv};
 
 /// One term of a policy: decides by itself which blocks are kept.
 pub trait Rule: fmt::Debug + Send + Sync {
@@ -55,6 +61,15 @@ pub trait Rule: fmt::Debug + Send + Sync {
     /// Says whether all heads have the same mask.
     fn is_alike_for_heads(&self) -> bool {
         !self.needs_numbers()
+    }
+
+    /// Returns the blocks that it is about in a head.
+    ///
+    /// # Errors
+    /// When there is no such order of tokens.
+    fn blocks(&self, head: usize) -> Result<Blocks, Misfit> {
+        let _ = head;
+        Ok(Blocks::Patches)
     }
 
     /// Returns the share of pooled attention it keeps, if it is NABLA.
@@ -168,13 +183,14 @@ impl Policy {
     /// static part.
     ///
     /// # Errors
-    /// When a static term does not fit: no grid, queries and keys cut differently.
-    pub fn static_bitmap(&self, q: &BlockLayout, kv: &BlockLayout) -> Result<Option<Vec<u64>>, PolicyError> {
+    /// When a static term does not fit: no grid, queries and keys cut differently, tokens in another order.
+    pub fn static_bitmap(&self, orders: &Orders) -> Result<Option<Vec<u64>>, PolicyError> {
+        self.check_order(1, orders)?;
         let mut terms = self.any.iter().flatten().filter(|term| term.rule.mass().is_none()).peekable();
         if terms.peek().is_none() || !self.is_for_kernels() {
             return Ok(None);
         }
-        let scene = Scene::of_blocks(1, q, kv);
+        let scene = Scene::of_blocks(1, orders.q.layout(), orders.kv.layout());
         let mut kept = scene.nothing();
         for term in terms {
             let mut own = scene.nothing();
@@ -187,9 +203,10 @@ impl Policy {
     /// Looks whether the policy fits, as far as that shows without numbers.
     ///
     /// # Errors
-    /// When a term that knows the grid alone does not fit.
-    pub fn check(&self, heads: usize, q: &BlockLayout, kv: &BlockLayout) -> Result<(), PolicyError> {
-        let scene = Scene::of_blocks(heads, q, kv);
+    /// When a term that knows the grid alone does not fit, or tokens are in another order than the policy is about.
+    pub fn check(&self, heads: usize, orders: &Orders) -> Result<(), PolicyError> {
+        self.check_order(heads, orders)?;
+        let scene = Scene::of_blocks(heads, orders.q.layout(), orders.kv.layout());
         let known = self.any.iter().flatten().filter(|term| !term.rule.needs_numbers());
         for term in known {
             term.rule.decide(&scene, &mut scene.nothing()).map_err(|misfit| self.error(misfit))?;
@@ -200,7 +217,7 @@ impl Policy {
     /// Builds the mask on the host.
     ///
     /// # Errors
-    /// When a term does not fit the problem.
+    /// When a term does not fit the problem, or tokens are in another order than the policy is about.
     pub fn build(&self, qkv: &Qkv, orders: &Orders) -> Result<BlockMask, PolicyError> {
         let problem = qkv.problem();
         let heads = problem.batch_heads();
@@ -208,6 +225,7 @@ impl Policy {
         if self.is_dense() {
             return Ok(BlockMask::from_fn(heads, q.clone(), kv.clone(), |_, _, _| true));
         }
+        self.check_order(heads, orders)?;
         let scene = Scene::of_problem(qkv, orders);
         let kept = self.kept(&scene)?;
         Ok(BlockMask::from_fn(heads, q.clone(), kv.clone(), |head, i, j| kept.get(head, i, j)))

@@ -251,22 +251,17 @@ const REGISTRY: &[Entry] = &[
         name: "paro",
         usage: "paro-AXES:FILE",
         arguments: "AXES: the grid's axes from slowest to fastest, one of thw, twh, htw, hwt, wth, wht; FILE: safetensors with \
-                    mask [B,H,Q,K] or [H,Q,K] of blocks in that order",
-        keeps: "a static map that is regular in another order of the axes; of patches in one frame, not of tokens sorted by that \
-                order as published",
+                    mask [B,H,Q,K] or [H,Q,K] of blocks of that order, Q = K = ceil(tokens / block)",
+        keeps: "a static map of blocks that are runs of tokens, sorted by an order of the axes; it joins only rules of the same \
+                blocks, not those of patches",
         source: "PAROAttention, arXiv 2506.16054; an order for each head is heads:FILE's",
         example: "paro-hwt:maps.safetensors",
         make: |of| {
-            let axes = match (of.text(0)?, of.list.len()) {
-                ("thw", 1) => [0, 1, 2],
-                ("twh", 1) => [0, 2, 1],
-                ("htw", 1) => [1, 0, 2],
-                ("hwt", 1) => [1, 2, 0],
-                ("wth", 1) => [2, 0, 1],
-                ("wht", 1) => [2, 1, 0],
-                _ => return Err(of.error()),
-            };
-            Ok(Arc::new(Lists::read_ordered(of.file()?, axes)?))
+            let order = of.text(0)?.parse().map_err(|_| of.error())?;
+            if of.list.len() != 1 {
+                return Err(of.error());
+            }
+            Ok(Arc::new(Lists::read_sorted(of.file()?, order)?))
         },
     },
     Entry {
@@ -315,7 +310,7 @@ const REGISTRY: &[Entry] = &[
         usage: "lists:FILE",
         arguments: "FILE: safetensors with kv_num_blocks and kv_indices as nabla mask and FlexAttention's BlockMask have them, \
                     or mask [B,H,Q,K] or [H,Q,K] of booleans or bytes",
-        keeps: "what the file lists",
+        keeps: "what the file lists; of nabla mask, in the order of tokens that it was made for",
         source: "a file of nabla mask, or exported from PyTorch",
         example: "lists:mask.safetensors",
         make: |of| {
@@ -329,7 +324,7 @@ const REGISTRY: &[Entry] = &[
         name: "heads",
         usage: "heads:FILE",
         arguments: "FILE: a JSON list of policies, one for each head",
-        keeps: "for each head what its own policy keeps",
+        keeps: "for each head what its own policy keeps; those of paro sort each head's tokens by its own order",
         source: "here",
         example: "heads:policies.json",
         make: |of| {

@@ -120,7 +120,7 @@ impl<'a> Scene<'a> {
         };
         let [_, _, seqlen, d] = tensor.shape;
         let token = |position: usize| {
-            let at = (head * seqlen + order.source()[position] as usize) * d;
+            let at = (head * seqlen + order.source(head)[position] as usize) * d;
             tensor.data.iter_f32(at..at + d).map(f64::from).collect()
         };
         Ok(order.layout().range(block).map(token).collect())

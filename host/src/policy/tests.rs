@@ -47,7 +47,7 @@ impl Case {
                 layout
                     .range(block)
                     .map(|at| {
-                        let at = (head * seqlen + self.orders.q.source()[at] as usize) * d;
+                        let at = (head * seqlen + self.orders.q.source(head)[at] as usize) * d;
                         tensor.data.iter_f32(at..at + d).map(f64::from).collect()
                     })
                     .collect()
@@ -200,7 +200,8 @@ fn malformed_policies_are_refused() {
 #[test]
 fn a_window_is_not_clamped_at_the_edges_and_its_clamped_twin_is() {
     let order = TokenOrder::fractal(Grid { t: 1, h: 8, w: 32 }, 64).unwrap();
-    let bits = |text| policy(text).static_bitmap(order.layout(), order.layout()).unwrap().unwrap();
+    let orders = Orders { q: order.clone(), kv: order };
+    let bits = |text| policy(text).static_bitmap(&orders).unwrap().unwrap();
     assert_eq!(bits("sta-1-1-3"), [0b0011, 0b0111, 0b1110, 0b1100]);
     assert_eq!(bits("stac-1-1-3"), [0b0111, 0b0111, 0b1110, 0b1110]);
     // "STA by NATTEN's definition": every query of a clamped window has as many neighbours.
@@ -211,8 +212,9 @@ fn a_window_is_not_clamped_at_the_edges_and_its_clamped_twin_is() {
 #[test]
 fn a_policy_that_needs_a_grid_says_what_to_do() {
     let order = TokenOrder::linear(256, 64).unwrap();
+    let orders = Orders { q: order.clone(), kv: order };
     for text in ["sta-1-1-3", "stac-1-1-3", "radial", "svg-spatial-1", "iwin-2", "vdit-diagonals-1"] {
-        let message = policy(text).check(1, order.layout(), order.layout()).unwrap_err().to_string();
+        let message = policy(text).check(1, &orders).unwrap_err().to_string();
         assert!(message.contains("--grid") && message.contains(text), "{message}");
     }
 }
@@ -466,26 +468,6 @@ fn files_say_what_is_kept_for_each_head() {
     ];
     write("lists.safetensors", &lists);
     assert_eq!(case.mask(&format!("lists:{}", path("lists.safetensors"))), mask);
-
-    // A map in the order of columns, rows, frames, from the same mask.
-    let place = |b: usize| [b / 12, b / 4 % 3, b % 4];
-    let moved = |b: usize| {
-        let [t, h, w] = place(b);
-        (w * 3 + h) * 3 + t
-    };
-    let mut other = vec![0u8; cells.len()];
-    for head in 0..2 {
-        for i in 0..36 {
-            for j in 0..36 {
-                other[(head * 36 + moved(i)) * 36 + moved(j)] = cells[(head * 36 + i) * 36 + j];
-            }
-        }
-    }
-    write(
-        "moved.safetensors",
-        &[NamedTensor { name: "mask", shape: &[2, 36, 36], element: Element::U8, bytes: &other }],
-    );
-    assert_eq!(case.mask(&format!("paro-wht:{}", path("moved.safetensors"))), mask);
 
     let map: Vec<f32> = (0..2 * 36 * 36).map(|n| (n % 97) as f32 / 97.0).collect();
     let map_bytes = bytemuck::cast_slice(&map);

@@ -1,6 +1,6 @@
 //! Rules that know the grid of blocks and nothing else.
 
-use super::{Bits, Misfit, Rule, Scene};
+use super::{Bits, Blocks, Misfit, Rule, Scene};
 use crate::Grid;
 
 /// Frame, block row and block column of a block.
@@ -148,6 +148,10 @@ impl Rule for Vdit {
 
     fn needs_numbers(&self) -> bool {
         false
+    }
+
+    fn blocks(&self, _: usize) -> Result<Blocks, Misfit> {
+        Ok(if matches!(self, Self::Full | Self::Skip) { Blocks::Any } else { Blocks::Patches })
     }
 }
 

@@ -11,7 +11,7 @@ use nabla_host::{
     backend::{EmulatedArch, EmulatorOptions, KernelBackend, emulator_backend},
     check::{Outcome, Verdict, check_against},
     codegen::{instances::INSTANCES, variant_id},
-    io::{ReadOptions, read_qkv},
+    io::{Element, NamedTensor, ReadOptions, read_qkv, write_safetensors},
 };
 use nabla_tests::nabla;
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -136,6 +136,42 @@ fn a_worker_saves_mask_order_and_results() {
 }
 
 #[test]
+fn a_worker_verifies_and_saves_heads_of_other_orders() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    // 228 tokens in 4 runs; rows first in one head, columns first in the other.
+    let cells: Vec<u8> = (0..32).map(|n| u8::from(n % 3 != 1)).collect();
+    let mask = NamedTensor { name: "mask", shape: &[2, 4, 4], element: Element::U8, bytes: &cells };
+    write_safetensors(&file("map.safetensors"), &[mask], &Default::default()).unwrap();
+    let policies = ["thw", "wht"].map(|axes| format!("paro-{axes}:{}", file("map.safetensors").display()));
+    fs::write(file("heads.json"), json!(policies).to_string()).unwrap();
+
+    let mut worker = Worker::start();
+    let policy = format!("heads:{}", file("heads.json").display());
+    let target = json!({ "frames": null, "policy": policy, "block": 64 });
+    let opened = worker.ask(&json!({ "ask": "open", "target": target }));
+    let config = &opened["opened"]["default"];
+    for on in ["input", "other_input"] {
+        let verified = worker.ask(&json!({ "ask": "verify", "number": 0, "config": config, "on": on }));
+        assert_eq!(verified["reply"], "verified", "{verified}");
+    }
+    let out = file("results.safetensors");
+    let save = json!({ "ask": "save", "number": 0, "path": out, "heads": 2 });
+    assert_eq!(worker.ask(&save)["reply"], "saved");
+    let bytes = fs::read(&out).unwrap();
+    let saved = SafeTensors::deserialize(&bytes).unwrap();
+    let order = saved.tensor("q_order").unwrap();
+    assert_eq!(order.shape(), [1, 2, TOKENS]);
+    let order = integers(&order);
+    assert_eq!((&order[..3], &order[TOKENS..TOKENS + 3]), (&[0, 1, 2][..], &[0, 19, 38][..]));
+    assert_eq!(integers(&saved.tensor("q_starts").unwrap()), [0, 64, 128, 192, 228]);
+
+    let mixed = json!({ "frames": null, "policy": format!("nabla-0.5@{policy}"), "block": 64 });
+    let refused = worker.ask(&json!({ "ask": "open", "target": mixed }));
+    assert_eq!((&refused["reply"], &refused["code"]), (&json!("refused"), &json!(3)), "{refused}");
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_refused() {
     let mut worker = Worker::start();
     let target = json!({ "frames": null, "policy": "dense", "block": null });
@@ -208,6 +244,6 @@ fn the_emulator_agrees_with_itself_on_the_command_line() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let written: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
     let suite = &written["suites"][0];
-    assert_eq!((&suite["passed"], &suite["failed"]), (&json!(4), &json!(0)));
+    assert_eq!((&suite["passed"], &suite["failed"]), (&json!(5), &json!(0)));
     assert_eq!(suite["name"], "emulator of sm_80 eager against late");
 }

@@ -62,7 +62,7 @@ fn pooled_map(head: usize) -> Vec<Vec<f64>> {
         let layout = orders.q.layout();
         (0..layout.blocks())
             .map(|block| {
-                let tokens = &orders.q.source()[layout.range(block)];
+                let tokens = &orders.q.source(0)[layout.range(block)];
                 (0..d)
                     .map(|c| {
                         let at = |&t: &u32| f64::from(values[(head * problem.seqlen_q + t as usize) * d + c]);
@@ -174,10 +174,10 @@ fn kernels_agree_with_the_published_outputs() {
 }
 
 fn in_block_order(raster: &[f64], orders: &Orders, row: usize) -> Vec<f32> {
-    let tokens = orders.q.source().len();
+    let tokens = orders.q.tables().tokens();
     let mut ordered = Vec::with_capacity(raster.len());
-    for head in raster.chunks_exact(tokens * row) {
-        for &token in orders.q.source() {
+    for (n, head) in raster.chunks_exact(tokens * row).enumerate() {
+        for &token in orders.q.source(n) {
             ordered.extend(head[token as usize * row..][..row].iter().map(|&x| x as f32));
         }
     }

@@ -124,7 +124,7 @@ fn an_intersection_is_no_selection_among_allowed_blocks() {
 
         let pool = INSTANCES.iter().find(|instance| variant_id(instance) == "reorder_sm80_d64_bf16_w4");
         workspace.reorder_of(pool.unwrap()).unwrap();
-        let allowed = window.static_bitmap(orders.q.layout(), orders.kv.layout()).unwrap();
+        let allowed = window.static_bitmap(&orders).unwrap();
         let rule = SelectionRule { mass: Some(0.3), allowed: allowed.as_deref(), ..SelectionRule::default() };
         let selected = workspace.select_of(&Instance::select(8, 256, D as u32), &rule).unwrap();
         assert!(selected.counts.iter().all(|&count| count > 0), "some block of a row is always kept");

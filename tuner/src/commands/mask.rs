@@ -6,6 +6,8 @@ use nabla_host::{
     BlockMask, Problem,
     backend::Orders,
     io::{Element, NamedTensor, write_safetensors},
+    policy::{ORDER, SORTED_BY},
+    token_order::Arrangement,
     variant::MaskBlock,
 };
 use nabla_reports::{MaskPicture, write_block_masks};
@@ -19,23 +21,24 @@ pub(crate) fn run(args: &MaskArgs) -> Result<(), Failure> {
     let qkv = input::load(&args.input)?;
     let backend = input::backend(&args.device)?;
     let problem = qkv.problem();
-    let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.mask.block))?);
+    let arrangement = args.mask.policy.arrangement(&problem)?;
+    let orders = Arc::new(Orders::arranged(&problem, MaskBlock::square(args.mask.block), &arrangement)?);
     let mut workspace = backend.load(Arc::clone(&qkv), orders)?;
     let (mask, time_us) = workspace.build_mask(&args.mask.policy)?;
 
-    let metadata = Metadata::from([
+    let order = match (&arrangement, problem.grid) {
+        (Arrangement::Sorted(_), _) => arrangement.to_string(),
+        (Arrangement::Patches, Some(_)) => "blocks by frame, patch row, patch column".to_owned(),
+        (Arrangement::Patches, None) => "blocks as the tokens stand".to_owned(),
+    };
+    let mut metadata = Metadata::from([
         ("policy".to_owned(), args.mask.policy.to_string()),
         ("block".to_owned(), args.mask.block.to_string()),
         ("density".to_owned(), mask.density().to_string()),
         ("grid".to_owned(), problem.grid.map(|g| g.to_string()).unwrap_or_default()),
-        (
-            "order".to_owned(),
-            match problem.grid {
-                Some(_) => "blocks by frame, patch row, patch column".to_owned(),
-                None => "blocks as the tokens stand".to_owned(),
-            },
-        ),
+        (ORDER.to_owned(), order),
     ]);
+    metadata.extend(arrangement.sorted_by().map(|orders| (SORTED_BY.to_owned(), orders)));
     write_mask(&args.out, &problem, &mask, &metadata)?;
     if let Some(path) = &args.png {
         write_block_masks(path, &pictures(&problem, &mask))?;

@@ -99,7 +99,7 @@ fn lookup(args: &ProfileLookupArgs) -> Result<(), Failure> {
     let backend = input::backend(&args.device)?;
     let problem = qkv.problem();
     let block = MaskBlock::square(args.mask.block);
-    let orders = Arc::new(Orders::new(&problem, block)?);
+    let orders = Arc::new(Orders::arranged(&problem, block, &args.mask.policy.arrangement(&problem)?)?);
     let mut workspace = backend.load(qkv, orders)?;
     let of = (&problem, &args.mask.policy, block);
     let advice = advise_on(&args.file, &*backend, &mut *workspace, of)?;

@@ -27,10 +27,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let qkv = input::load(&args.input)?;
     let backend = input::backend(&args.device)?;
     let problem = qkv.problem();
-    let orders = Arc::new(Orders::new(&problem, MaskBlock::square(args.mask.block))?);
+    let (policy, block) = (&args.mask.policy, MaskBlock::square(args.mask.block));
+    let orders = Arc::new(Orders::arranged(&problem, block, &policy.arrangement(&problem)?)?);
     let mut workspace = backend.load(Arc::clone(&qkv), Arc::clone(&orders))?;
 
-    let policy = &args.mask.policy;
     let (pattern, mask_us) = match policy.is_dense() {
         true => (Pattern::Dense, 0.0),
         false => {
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let variant = match &args.profile {
         None => variant(args, &*backend, &problem, block)?,
         Some(file) => {
-            let of = (&problem, &args.mask.policy, MaskBlock::square(args.mask.block));
+            let of = (&problem, policy, orders.mask_block());
             let advice = advise_on(file, &*backend, &mut *workspace, of)?;
             if let Some(warning) = advice.warning {
                 anstream::eprintln!("warning: {warning}");
@@ -120,7 +120,7 @@ fn to_input_order(problem: &Problem, order: &TokenOrder, result: &AttentionOutpu
     let mut out = vec![0f32; result.out.len()];
     let mut lse = vec![0f32; result.lse.len()];
     for head in 0..problem.batch_heads() {
-        for (position, &raster) in order.source().iter().enumerate() {
+        for (position, &raster) in order.source(head).iter().enumerate() {
             let (from, to) = (head * tokens + position, head * tokens + raster as usize);
             out[to * d..][..d].copy_from_slice(&result.out[from * d..][..d]);
             lse[to] = result.lse[from];

@@ -30,13 +30,16 @@ pub(crate) struct Context<'a> {
 }
 
 /// One sequence length: tensors on the device in the order of each mask block, and the dense oracle.
+///
+/// Policies that are about the same order of tokens share the workspaces; dense launches, for which none matters, take the
+/// first. Those in another order than the first ones' go when a policy comes that is about yet another.
 pub(crate) struct Length<'a> {
     context: Context<'a>,
     qkv: Arc<Qkv>,
     problem: Problem,
     sample: Arc<RowSample>,
     dense: Reference,
-    workspaces: Vec<(MaskBlock, Box<dyn Workspace + 'a>)>,
+    pub(super) workspaces: Vec<(MaskBlock, Box<dyn Workspace + 'a>)>,
     dense_records: Vec<Record>,
     baseline: Option<Variant>,
 }
@@ -98,8 +101,9 @@ impl<'a> Length<'a> {
     pub(crate) fn new(context: Context<'a>, qkv: Arc<Qkv>, sample: Arc<RowSample>) -> Result<Self, Failure> {
         let problem = qkv.problem();
         let mut workspaces = Vec::new();
+        let arrangement = context.space.first_arrangement(&problem)?;
         for &block in &context.space.blocks {
-            let orders = Arc::new(Orders::new(&problem, block)?);
+            let orders = Arc::new(Orders::arranged(&problem, block, &arrangement)?);
             workspaces.push((block, context.backend.load(Arc::clone(&qkv), orders)?));
         }
         let dense = attention(&qkv, problem.softmax_scale, None, &sample, Arithmetic::Float64);
@@ -161,8 +165,27 @@ impl<'a> Length<'a> {
         Ran { records, lost }
     }
 
-    fn workspace_of(&self, block: Option<MaskBlock>) -> usize {
-        block.and_then(|block| self.workspaces.iter().position(|(b, _)| *b == block)).unwrap_or(0)
+    /// Returns the workspace that has the tokens in the order of a policy and a mask block; loads them where none has.
+    fn workspace_of(&mut self, policy: &Policy, block: Option<MaskBlock>) -> Result<usize, BackendError> {
+        let Some(block) = block else { return Ok(0) };
+        let arrangement = policy.arrangement(&self.problem)?;
+        let is_so = |workspace: &dyn Workspace| *workspace.orders().q.arrangement() == arrangement;
+        if let Some(found) = self.workspaces.iter().position(|(b, w)| *b == block && is_so(&**w)) {
+            return Ok(found);
+        }
+        // All orders together may not fit.
+        let first = self.context.space.blocks.len();
+        let mut number = 0;
+        self.workspaces.retain(|(_, workspace)| {
+            number += 1;
+            number <= first || is_so(&**workspace)
+        });
+        let orders = Orders::arranged(&self.problem, block, &arrangement).map_err(|error| {
+            BackendError::Launch { what: "token reorder".to_owned(), reason: error.to_string() }
+        })?;
+        let workspace = self.context.backend.load(Arc::clone(&self.qkv), Arc::new(orders))?;
+        self.workspaces.push((block, workspace));
+        Ok(self.workspaces.len() - 1)
     }
 
     fn masks(&mut self, policy: &Policy, configs: &[Config]) -> Vec<Masked> {
@@ -171,10 +194,14 @@ impl<'a> Length<'a> {
         let scale = self.problem.softmax_scale;
         let mut masks = Vec::new();
         for block in blocks {
-            let workspace = self.workspace_of(block);
-            let computed = match block {
-                None => Ok((Pattern::Dense, Oracle::new(&self.qkv, scale, None, &self.sample))),
-                Some(_) => self.workspaces[workspace].1.build_mask(policy).map(|(mask, _)| {
+            let (workspace, missing) = match self.workspace_of(policy, block) {
+                Ok(workspace) => (workspace, None),
+                Err(error) => (0, Some(error)),
+            };
+            let computed = match (missing, block) {
+                (Some(error), _) => Err(error),
+                (None, None) => Ok((Pattern::Dense, Oracle::new(&self.qkv, scale, None, &self.sample))),
+                (None, Some(_)) => self.workspaces[workspace].1.build_mask(policy).map(|(mask, _)| {
                     let orders = self.workspaces[workspace].1.orders();
                     let ordered = OrderedMask { mask: &mask, q_order: &orders.q, kv_order: &orders.kv };
                     let oracle = Oracle::new(&self.qkv, scale, Some(ordered), &self.sample);

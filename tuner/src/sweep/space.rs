@@ -3,6 +3,8 @@
 use nabla_host::{
     Policy, Problem,
     backend::{Backend, Orders},
+    policy::PolicyError,
+    token_order::Arrangement,
     variant::{MaskBlock, TileConfig},
 };
 use serde::Serialize;
@@ -75,15 +77,21 @@ impl Space {
         blocks.dedup();
         // What fits no length is told before anything runs.
         for &block in &blocks {
-            let orders = Orders::new(problem, block)?;
-            for policy in &unique {
-                policy.check(problem.batch_heads(), orders.q.layout(), orders.kv.layout())?;
+            for policy in unique.iter().filter(|policy| unique.len() == 1 || !policy.is_dense()) {
+                let orders = Orders::arranged(problem, block, &policy.arrangement(problem)?)?;
+                policy.check(problem.batch_heads(), &orders)?;
             }
         }
         if blocks.is_empty() || tiles.is_empty() {
             return Err(usage("the space is empty: give at least one mask block and one tile".into()));
         }
         Ok(Self { lengths, policies: unique, blocks, tiles })
+    }
+
+    /// Returns the order of tokens that the first policy with a mask is about; dense launches do in any.
+    pub(crate) fn first_arrangement(&self, problem: &Problem) -> Result<Arrangement, PolicyError> {
+        let first = self.policies.iter().find(|policy| !policy.is_dense());
+        first.map_or(Ok(Arrangement::Patches), |policy| policy.arrangement(problem))
     }
 
     /// Returns the configurations of one policy.

@@ -241,3 +241,35 @@ fn the_fastest_sound_dense_tile_is_the_baseline() {
     assert!(ok.iter().all(|r| r.dense_us_median == Some(best)));
     assert!(ok.iter().any(|r| r.speedup_vs_dense == Some(1.0)));
 }
+
+#[test]
+fn policies_of_other_orders_have_workspaces_of_their_own() {
+    use nabla_host::io::{Element, NamedTensor, write_safetensors};
+    let folder = tempfile::tempdir().unwrap();
+    let map = folder.path().join("map.safetensors");
+    let cells: Vec<u8> = (0..64).map(|n| u8::from(n / 8 == n % 8)).collect();
+    let mask = NamedTensor { name: "mask", shape: &[1, 8, 8], element: Element::U8, bytes: &cells };
+    write_safetensors(&map, &[mask], &Default::default()).unwrap();
+    let paro = |axes: &str| format!("paro-{axes}:{}", map.display()).parse::<Policy>().unwrap();
+    let policies = [Policy::dense(), Policy::nabla(0.5), paro("thw"), paro("wht"), Policy::nabla(0.25 + 0.5)];
+
+    let backend = CpuBackend::new(CpuOptions { threads: Some(2), isa: None, pin: false }).unwrap();
+    let block = MaskBlock::square(64);
+    let space =
+        Space { lengths: vec![None], policies: policies.to_vec(), blocks: vec![block], tiles: vec![SOUND] };
+    let identity = identity();
+    let context = Context { backend: &backend, identity: &identity, space: &space, rounds: 7 };
+    let qkv = Arc::new(generate_video(&"video:2,16,16,2,32".parse::<GenerateSpec>().unwrap(), 0));
+    let mut length = Length::new(context, qkv, Arc::new(RowSample::all(512))).unwrap();
+    let mut errors = Vec::new();
+    for (policy, workspaces) in policies.iter().zip([1, 1, 2, 2, 2]) {
+        let ran = length.run(policy, &space.configs(policy), &Progress::new(1.0));
+        let [record] = ran.records.as_slice() else { panic!("{policy}: {:?}", ran.records) };
+        assert_eq!((record.status, record.reason.as_str()), (Status::Ok, ""), "{policy}");
+        assert_eq!(length.workspaces.len(), workspaces, "{policy}");
+        assert!(policy.is_dense() || record.reorder_us_median.is_some(), "{policy}");
+        errors.push(record.sparsity_rel_rmse.unwrap());
+    }
+    // The same blocks, but of other tokens.
+    assert!((errors[2] - errors[3]).abs() > 1e-3, "{errors:?}");
+}

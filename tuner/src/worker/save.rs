@@ -11,8 +11,8 @@ use nabla_host::{
 
 /// Writes a safetensors file; everything is in the order of the mask blocks.
 ///
-/// * `q_order`, `kv_order` i32 `[S]`: the raster position of each token; `q_starts`, `kv_starts` i32 `[blocks+1]`: where
-///   blocks begin.
+/// * `q_order`, `kv_order` i32 `[S]`, or `[B,H,S]` where heads differ in it: the raster position of each token; `q_starts`,
+///   `kv_starts` i32 `[blocks+1]`: where blocks begin.
 /// * `kv_num_blocks` i32 `[B,H,Q]`, `kv_indices` i32 `[B,H,Q,max]` in FlexAttention's format, unless dense.
 /// * `out` f32 `[heads,S,D]`, `lse` f32 `[heads,S]` of the first `heads` heads of the first batch.
 pub(super) fn save(
@@ -26,18 +26,21 @@ pub(super) fn save(
     let Problem { batch, heads: all, seqlen_q, head_dim, .. } = *problem;
     let heads = heads.min(all);
     let (out, lse) = (&result.out[..heads * seqlen_q * head_dim], &result.lse[..heads * seqlen_q]);
-    let [q_order, kv_order] = [&orders.q, &orders.kv].map(TokenOrder::source);
+    let [q_order, kv_order] = [&orders.q, &orders.kv].map(TokenOrder::tables);
     let [q_starts, kv_starts] = [&orders.q, &orders.kv].map(|order| order.layout().starts());
-    let (order_shapes, start_shapes) =
-        ([[q_order.len()], [kv_order.len()]], [[q_starts.len()], [kv_starts.len()]]);
+    let order_shapes = [q_order, kv_order].map(|tables| match tables.count() {
+        1 => vec![tables.tokens()],
+        _ => vec![batch, all, tables.tokens()],
+    });
+    let start_shapes = [[q_starts.len()], [kv_starts.len()]];
     let (out_shape, lse_shape) = ([heads, seqlen_q, head_dim], [heads, seqlen_q]);
     let rows = mask.map(|mask| {
         let blocks = mask.q_layout().blocks();
         ([batch, all, blocks], [batch, all, blocks, mask.max_blocks()])
     });
     let mut tensors = vec![
-        integers("q_order", &order_shapes[0], bytemuck::cast_slice(q_order)),
-        integers("kv_order", &order_shapes[1], bytemuck::cast_slice(kv_order)),
+        integers("q_order", &order_shapes[0], bytemuck::cast_slice(q_order.all())),
+        integers("kv_order", &order_shapes[1], bytemuck::cast_slice(kv_order.all())),
         integers("q_starts", &start_shapes[0], bytemuck::cast_slice(q_starts)),
         integers("kv_starts", &start_shapes[1], bytemuck::cast_slice(kv_starts)),
         NamedTensor {

@@ -18,6 +18,7 @@ use nabla_host::{
     provenance,
     reference::{Arithmetic, OrderedMask, Reference, RowSample, attention},
     tensor::Qkv,
+    token_order::Arrangement,
     variant::{MaskBlock, Variant},
     verify::{Oracle, verify},
 };
@@ -218,7 +219,8 @@ impl<'a> Server<'a> {
         let problem = qkv.problem();
         let policy: Policy = target.policy.parse()?;
         let block = target.block.map(MaskBlock::square);
-        let orders = Arc::new(Orders::new(&problem, block.unwrap_or(MaskBlock::square(64)))?);
+        let cut = block.unwrap_or(MaskBlock::square(64));
+        let orders = Arc::new(Orders::arranged(&problem, cut, &policy.arrangement(&problem)?)?);
         let mut workspace = self.backend.load(Arc::clone(&qkv), orders)?;
         let pattern = match block {
             None => Pattern::Dense,
@@ -290,7 +292,9 @@ impl<'a> Server<'a> {
         let Problem { heads, head_dim, dtype, grid, .. } = open.problem;
         let spec = GenerateSpec { grid: RAGGED, heads: heads.min(2), head_dim, dtype, peak: None };
         let mut qkv = generate_video(&spec, !seed);
-        qkv.grid = grid.map(|_| RAGGED);
+        // No map of sorted tokens fits another grid. Their blocks are runs, as those of a plain sequence are.
+        let sorted = matches!(open.workspace.orders().q.arrangement(), Arrangement::Sorted(_));
+        qkv.grid = grid.filter(|_| !sorted).map(|_| RAGGED);
         qkv.softmax_scale = open.qkv.softmax_scale;
         let qkv = Arc::new(qkv);
         let problem = qkv.problem();
@@ -306,7 +310,7 @@ impl<'a> Server<'a> {
             None => Pattern::Dense,
             Some(_) => {
                 let mask = match workspace.build_mask(&open.policy) {
-                    // A window for the input's grid need not fit this one; any mask serves.
+                    // A window for the input's grid need not fit this one, nor a map its tokens; any mask serves.
                     Err(BackendError::Policy(_)) => workspace.build_mask(&Policy::nabla(0.5)),
                     built => built,
                 };

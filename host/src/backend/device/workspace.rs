@@ -37,15 +37,28 @@ const NO_THRESHOLD: f32 = 2.0;
 #[derive(Debug)]
 struct Cut<D: Device> {
     source: Buffer<D>,
+    /// Entries of `source` from one head's to the next one's; 0 where all heads have the same.
+    source_stride: u32,
     starts: Buffer<D>,
     blocks: u32,
     tokens: u32,
 }
 
 impl<D: Device> Cut<D> {
-    fn load(device: &Rc<D>, order: &TokenOrder) -> Result<Self, DeviceError> {
+    fn load(device: &Rc<D>, order: &TokenOrder, batch_heads: usize) -> Result<Self, DeviceError> {
+        let tables = order.tables();
+        let source_stride = match tables.count() {
+            1 => 0,
+            count if count == batch_heads => tables.tokens(),
+            count => {
+                return Err(DeviceError::Kernel(format!(
+                    "expected an order of tokens for all heads or for each of {batch_heads}, got {count}"
+                )));
+            }
+        };
         Ok(Self {
-            source: Buffer::of(device, "token order", bytemuck::cast_slice(order.source()))?,
+            source: Buffer::of(device, "token order", bytemuck::cast_slice(tables.all()))?,
+            source_stride: size("tokens", source_stride)?,
             starts: Buffer::of(device, "block starts", bytemuck::cast_slice(order.layout().starts()))?,
             blocks: size("blocks", order.layout().blocks())?,
             tokens: size("tokens", order.layout().tokens())?,
@@ -152,8 +165,8 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
             problem,
             given: Arc::clone(qkv),
             batch_heads: size("heads", problem.batch_heads())?,
-            q_cut: Cut::load(device, &orders.q)?,
-            kv_cut: Cut::load(device, &orders.kv)?,
+            q_cut: Cut::load(device, &orders.q, problem.batch_heads())?,
+            kv_cut: Cut::load(device, &orders.kv, problem.batch_heads())?,
             q: Tokens::load(device, "queries", &qkv.q, &orders.q)?,
             k: Tokens::load(device, "keys", &qkv.k, &orders.kv)?,
             v: Tokens::load(device, "values", &qkv.v, &orders.kv)?,
@@ -208,7 +221,8 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
             .pointer(ordered.address())
             .pointer(pooled.address())
             .u32(cut.blocks)
-            .u32(cut.tokens);
+            .u32(cut.tokens)
+            .u32(cut.source_stride);
         kernel.launch(&self.sizes(cut, self.orders.q.layout().block())?, &arguments)
     }
 
@@ -226,7 +240,7 @@ impl<'b, D: Device> DeviceWorkspace<'b, D> {
             let device = &self.backend.device;
             let inverse = self.orders.q.inverse();
             self.back = Some(Back {
-                inverse: Buffer::of(device, "inverse token order", bytemuck::cast_slice(&inverse))?,
+                inverse: Buffer::of(device, "inverse token order", bytemuck::cast_slice(inverse.all()))?,
                 raster_out: Buffer::new(device, "out in raster order", self.out.len())?,
                 pooled: Buffer::new(device, "block means of out", self.q.pooled.len())?,
             });
@@ -528,7 +542,7 @@ impl<D: Device> Workspace for DeviceWorkspace<'_, D> {
         let (q_layout, kv_layout) = (orders.q.layout(), orders.kv.layout());
         let (heads, kv_blocks) = (self.problem.batch_heads(), kv_layout.blocks());
         // A static window is known before the tensors are: not part of the time.
-        let always = policy.static_bitmap(q_layout, kv_layout)?;
+        let always = policy.static_bitmap(&orders)?;
         let rule = SelectionRule { mass: policy.mass(), always: always.as_deref(), allowed: None };
         let Selected { counts, indices, time_us, .. } =
             self.select_with(None, &rule).map_err(|error| error.during(D::BACKEND, MASK))?;

@@ -13,4 +13,5 @@ mod model;
 mod properties;
 mod resume;
 mod selection;
+mod sorted_heads;
 mod tuning;

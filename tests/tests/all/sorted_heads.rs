@@ -1,8 +1,6 @@
 //! Heads that sort their tokens by orders of their own: attention in raster order, from the policy to the output, against a
 //! softmax over pairs of tokens that knows neither blocks nor orders; and the program's files.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 use std::{
     fs,
     path::{Path, PathBuf},

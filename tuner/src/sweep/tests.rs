@@ -161,7 +161,7 @@ fn sweep_over(policy: Policy, tiles: Vec<TileConfig>) -> Ran {
     let sample = Arc::new(RowSample::all(512));
     let mut length = Length::new(context, qkv, sample).unwrap();
     let configs: Vec<Config> = space.configs(&policy);
-    length.run(&policy, &configs, &Progress::new(1.0))
+    length.run(&policy, &configs, None, &Progress::new(1.0))
 }
 
 #[test]

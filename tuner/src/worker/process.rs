@@ -140,7 +140,8 @@ impl Worker {
         let words = Arc::clone(&last_words);
         let listener = thread::spawn(move || keep_last(stderr, &words));
         let placeholder = Hello::unknown();
-        let mut worker = Self { child, requests: Some(stdin), replies, last_words, listener, hello: placeholder };
+        let mut worker =
+            Self { child, requests: Some(stdin), replies, last_words, listener, hello: placeholder };
         worker.hello = worker.wait_for_hello(start.patience)?;
         tracing::debug!(pid = worker.child.id(), program = %start.program.display(), "worker started");
         Ok(worker)

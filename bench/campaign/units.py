@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plan import GRACE_S, told
@@ -18,6 +18,8 @@ HERE = Path(__file__).resolve().parent
 USUAL_CASES = "on ragged-grid,on flat block,on video mass 0.8"
 # How a command says on a line of its own that it ended by its share, and how far it got.
 BOUNDED = "bounded: "
+# The least of every unit where only the way is tested.
+SMOKE_LEAST_S = 4
 # Thresholds of a tuning, ordered by how much they tell.
 TUNED = (0.7, 0.9, 0.4)
 
@@ -77,7 +79,9 @@ def units_of(pack):
     for shape in shapes[1:]:
         units += _shape(pack, shape, weight=1)
     units += [_sanitized(pack, tool) for tool in ("memcheck", "racecheck", "synccheck")]
-    return [*units, *_check_all(pack)]
+    units += _check_all(pack)
+    # Tiny inputs need no more.
+    return [replace(unit, least_s=SMOKE_LEAST_S) for unit in units] if pack.smoke else units
 
 
 def _shape(pack, shape, weight):

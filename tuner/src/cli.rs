@@ -527,3 +527,22 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "mask", "compare", "markdown", "one_line"])]
     pub(crate) t4: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn a_continued_sweep_takes_every_setting_from_its_run() {
+        let command = Cli::command();
+        let sweep = command.find_subcommand("sweep").expect("there is one");
+        let mut settings: Vec<&str> = sweep.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+        settings.retain(|id| !["resume", "budget_seconds", "help"].contains(id));
+        settings.sort_unstable();
+        let mut listed = SET_BY_THE_RUN;
+        listed.sort_unstable();
+        assert_eq!(settings, listed);
+    }
+}

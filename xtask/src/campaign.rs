@@ -109,9 +109,11 @@ impl Campaign {
         };
         strip(&program, &out.join("nabla"))?;
         if self.backend != Backend::Cpu {
-            run(Command::new(&program)
-                .args(["kernels", "build", "--arch", &self.archs, "--out"])
-                .arg(out.join("kernels")))?;
+            let mut build = Command::new(&program);
+            build.args(["kernels", "build", "--arch", &self.archs]);
+            // The emulator executes PTX.
+            build.args((self.backend == Backend::Emulator).then_some("--no-cubin"));
+            run(build.arg("--out").arg(out.join("kernels")))?;
         }
         let python = out.join("python");
         fs::create_dir_all(&python)?;

@@ -7,8 +7,10 @@ import types
 import unittest
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "peers")]
 
+import check_campaign
 import field
 import fieldlog
 import inputs
@@ -453,6 +455,67 @@ class Report(unittest.TestCase):
         self.assertEqual(record["tflops_dense_equivalent"], "51.200")
         self.assertEqual((record["speedup_over_dense"], record["speedup_with_mask"]), ("4.000", "2.000"))
         self.assertEqual(record["reorder_us"], "")
+
+
+class CheckOfACampaign(unittest.TestCase):
+    POLICY = "nabla-0.5"
+
+    def rows(self):
+        row = {"kind": "peer", "policy": self.POLICY, "ours_us": [1.0], "theirs_us": [2.0]}
+        return [
+            row | {"peer": "FlexAttention", "note": "outputs agree to 3e-07"},
+            row | {"peer": check_campaign.MASK, "note": "0 of 39 blocks differ"},
+            row | {"peer": "SDPA flash", "note": "its outputs are compared in the dense row"},
+            {"kind": "missing", "policy": self.POLICY, "peer": "SDPA cuDNN", "reason": "NotThere: cuDNN is for GPUs"},
+            {"kind": "finished", "policy": self.POLICY, "whole": True},
+        ]
+
+    def faults(self, rows, backend="cpu"):
+        return list(check_campaign.faults_of_field(rows, backend, "small", [self.POLICY]))
+
+    def test_what_agrees_has_no_fault(self):
+        self.assertEqual(self.faults(self.rows()), [])
+
+    def test_what_is_missing_or_differs_is_named(self):
+        for number in range(3):
+            rows = self.rows()
+            gone = rows.pop(number)
+            self.assertIn(f"{gone['peer']}: expected one row, got 0", self.faults(rows)[0])
+            rows.append(gone | {"kind": "missing", "reason": "ValueError: masks differ in 24 of 39 blocks"})
+            self.assertIn(f"{gone['peer']}: expected", self.faults(rows)[0])
+        rows = self.rows()
+        rows[3]["reason"] = fieldlog.UNREACHED
+        self.assertIn("SDPA cuDNN is missing", self.faults(rows)[0])
+        rows = self.rows()
+        rows[4]["whole"] = False
+        self.assertIn("not measured as a whole", self.faults(rows)[0])
+        rows = self.rows()
+        rows[0]["theirs_us"] = [0.0]
+        self.assertIn("not all positive", self.faults(rows)[0])
+        self.assertIn("not measured as a whole", self.faults([])[0])
+
+    def test_without_times_results_still_have_to_agree(self):
+        rows = [
+            row if row["kind"] != "peer" else {
+                "kind": "missing", "policy": self.POLICY, "peer": row["peer"], "reason": f"results compared ({row['note']})"
+            }
+            for row in self.rows()
+        ]  # fmt: skip
+        self.assertEqual(self.faults(rows, "emulator"), [])
+        rows[0]["reason"] = "ValueError: outputs differ by 3.0e-01 relative"
+        self.assertIn("outputs differ", self.faults(rows, "emulator")[0])
+
+    def test_units_are_done_or_skipped_for_a_reason_of_the_backend(self):
+        fine = {"status": "skipped", "reason": "compute-sanitizer watches GPUs"}
+        for unit, is_fine in (
+            ({"status": "done"}, True),
+            (fine, True),
+            ({"status": "skipped", "reason": "torch cannot be imported"}, False),
+            ({"status": "bounded", "reason": "1 of 3 policies"}, False),
+            ({"status": "failed", "reason": "exit code 4"}, False),
+        ):
+            faults = list(check_campaign.faults_of_units({"u": unit}, "cpu"))
+            self.assertEqual(faults == [], is_fine, unit)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ ROUNDS, INTERVAL_ROUNDS, ROW_SECONDS = 11, 6, 12.0
 LEAST_ROUNDS = 3
 # Seconds of a policy that have to be left for the options of FlexAttention to be tried: each is compiled.
 TUNING_S = 20.0
-# Part of a policy's time in which configurations of ours are prepared.
-PREPARING = 0.3
+# Part of a policy's time in which the configuration of ours is chosen.
+CHOOSING = 0.3
 
 
 class Clock:
@@ -91,27 +91,35 @@ class Ours:
     def _choose(self, clock):
         """Takes the fastest by the median of three rounds, in an order drawn afresh; what is far behind drops out.
 
-        The default comes first; what there is no time to prepare is not tried.
+        The default comes first; what there is no time to prepare and time is not tried.
         """
-        enough = clock.left() * (1 - PREPARING)
+        enough = clock.left() * (1 - CHOOSING)
         default = self._default()
         times = {}
         for number in sorted(range(len(self.configs)), key=lambda number: number != default):
-            if times and clock.left() < enough:
+            if any(None not in all_us for all_us in times.values()) and clock.left() <= enough:
                 self.is_whole = False
                 break
             self.worker.prepare(number, self.configs[number])
-            times[number] = []
-        for seed in range(3):
+            times[number] = self.worker.time_us([{"candidate": number}])
+        for seed in range(2):
+            times = self._near(times)
+            if len(times) == 1 or clock.left() <= enough:
+                break
             order = random.Random(seed).sample(sorted(times), len(times))
             for number, time_us in zip(order, self.worker.time_us([{"candidate": n} for n in order]), strict=True):
                 times[number].append(time_us)
-            works = {number: statistics.median(all_us) for number, all_us in times.items() if None not in all_us}
-            if not works:
-                raise WorkerError("no configuration could be timed")
-            best = min(works, key=works.get)
-            times = {number: times[number] for number in works if works[number] <= FAR_BEHIND * works[best]}
-        return best
+        times = self._near(times)
+        return min(times, key=lambda number: statistics.median(times[number]))
+
+    @staticmethod
+    def _near(times):
+        """Keeps what works and is not far behind the best."""
+        works = {number: statistics.median(all_us) for number, all_us in times.items() if None not in all_us}
+        if not works:
+            raise WorkerError("no configuration could be timed")
+        best = min(works.values())
+        return {number: times[number] for number in works if works[number] <= FAR_BEHIND * best}
 
     @property
     def config(self):
@@ -123,11 +131,12 @@ class Ours:
 
 
 def parts_of(ours, rounds, clock):
-    """Takes our own times of all parts, interleaved; for a quarter of the policy's time once the least are there."""
+    """Takes our own times of all parts, interleaved; for a quarter of the policy's time once the least are there, and once
+    where none of it is left."""
     parts = {"attention": [], "mask": [], "reorder": [], "dense": []}
     end = clock.left() * 3 / 4
     for seed in range(rounds):
-        if seed >= LEAST_ROUNDS and clock.left() <= end:
+        if seed >= (LEAST_ROUNDS if clock.left() else 1) and clock.left() <= end:
             break
         for part in random.Random(seed).sample(list(parts), len(parts)):
             time_us = ours.time_us(part)

@@ -131,8 +131,8 @@ impl<'a> Length<'a> {
 
     /// Verifies and times the configurations of one policy.
     ///
-    /// With a time to end by, half of what is left until then is for verifying: configurations that it does not reach have
-    /// no record, the first excepted. The rest is for rounds, three at least.
+    /// With a time to end by, a quarter of what is left until then is for verifying: configurations that it does not reach
+    /// have no record, the first excepted. The rest is for rounds, three at least, each about as long as the verifying.
     ///
     /// What fails becomes a record that says so: it costs its row, never the sweep. A device that gives out ends the
     /// group: the configuration at which it did is recorded, those that have no result yet are not, so that a continued
@@ -145,13 +145,13 @@ impl<'a> Length<'a> {
         progress: &Progress,
     ) -> Ran {
         let start = Instant::now();
-        let half = until.map(|until| start + until.saturating_duration_since(start) / 2);
+        let quarter = until.map(|until| start + until.saturating_duration_since(start) / (LEAST_ROUNDS + 1));
         let is_past = |end: Option<Instant>| end.is_some_and(|end| Instant::now() >= end);
         let lost = RefCell::new(None);
         let masks = self.masks(policy, configs);
         let mut trials: Vec<Trial> = Vec::with_capacity(configs.len());
         for &config in configs {
-            if is_past(half) && trials.iter().any(|trial| trial.variant.is_some()) {
+            if is_past(quarter) && trials.iter().any(|trial| trial.variant.is_some()) {
                 break;
             }
             progress.verifying(&self.problem, policy, &config);

@@ -24,7 +24,7 @@ use crate::{
     machine::machine_of,
     output,
     store::Store,
-    sweep::{Config, Context, Length, Progress, Ran, Space, now, work},
+    sweep::{Config, Context, Ends, Length, Progress, Ran, Space, now, work},
     worker::policy_files,
 };
 
@@ -159,7 +159,9 @@ fn measure(
                 continue;
             }
             // At most all of it: the sum of what is left may be off by rounding.
-            let end = left.map(|left| Instant::now() + left.mul_f64((group / work_left).min(1.0)));
+            let share = |left: Duration| left.mul_f64((group / work_left).min(1.0));
+            let ends = until.zip(left);
+            let ends = ends.map(|(sweep, left)| Ends { group: Instant::now() + share(left), sweep });
             work_left -= group;
             if until.is_some() {
                 // Stable: what is most likely to be used comes first.
@@ -167,7 +169,7 @@ fn measure(
                 configs.sort_by_key(|config| config.tile != backend.default_tile(&problem, config.block));
             }
             progress.start_group(group);
-            let Ran { records, lost } = length.run(&policy, &configs, end, &progress);
+            let Ran { records, lost } = length.run(&policy, &configs, ends, &progress);
             measured += records.len();
             unreached += configs.len().saturating_sub(records.len());
             for record in &records {

@@ -20,8 +20,17 @@ use super::{
 };
 use crate::{failure::Failure, stats::median};
 
-/// Rounds that are run however late it is: fewer samples have no median to speak of.
+/// Rounds that a group gets even past its share, while the sweep has time: fewer samples have no median to speak of.
 const LEAST_ROUNDS: u32 = 3;
+
+/// When to come to an end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    /// The group, by its share of the time.
+    pub(crate) group: Instant,
+    /// The sweep.
+    pub(crate) sweep: Instant,
+}
 
 /// What stays the same over a sweep.
 #[derive(Clone, Copy)]
@@ -131,8 +140,9 @@ impl<'a> Length<'a> {
 
     /// Verifies and times the configurations of one policy.
     ///
-    /// With a time to end by, a quarter of what is left until then is for verifying: configurations that it does not reach
-    /// have no record, the first excepted. The rest is for rounds, three at least, each about as long as the verifying.
+    /// With a time to end by, a quarter of the group's is for verifying: configurations that it does not reach have no
+    /// record, the first excepted. The rest is for rounds, each about as long as the verifying: three at least, or one where
+    /// the sweep itself has to end.
     ///
     /// What fails becomes a record that says so: it costs its row, never the sweep. A device that gives out ends the
     /// group: the configuration at which it did is recorded, those that have no result yet are not, so that a continued
@@ -141,12 +151,18 @@ impl<'a> Length<'a> {
         &mut self,
         policy: &Policy,
         configs: &[Config],
-        until: Option<Instant>,
+        ends: Option<Ends>,
         progress: &Progress,
     ) -> Ran {
         let start = Instant::now();
-        let quarter = until.map(|until| start + until.saturating_duration_since(start) / (LEAST_ROUNDS + 1));
+        let quarter =
+            ends.map(|ends| start + ends.group.saturating_duration_since(start) / (LEAST_ROUNDS + 1));
         let is_past = |end: Option<Instant>| end.is_some_and(|end| Instant::now() >= end);
+        let goes_on = |before: u32| match before {
+            0 => true,
+            1..LEAST_ROUNDS => !is_past(ends.map(|ends| ends.sweep)),
+            _ => !is_past(ends.map(|ends| ends.group)),
+        };
         let lost = RefCell::new(None);
         let masks = self.masks(policy, configs);
         let mut trials: Vec<Trial> = Vec::with_capacity(configs.len());
@@ -162,7 +178,7 @@ impl<'a> Length<'a> {
         }
         let mut timed = Vec::new();
         if lost.borrow().is_none() {
-            timed = self.time(policy, &masks, &mut trials, (&|| is_past(until), progress), &lost);
+            timed = self.time(policy, &masks, &mut trials, (&goes_on, progress), &lost);
         }
         let lost = lost.into_inner();
         if lost.is_some() {
@@ -249,7 +265,7 @@ impl<'a> Length<'a> {
         policy: &Policy,
         masks: &[Masked],
         trials: &mut [Trial],
-        (is_late, progress): (&dyn Fn() -> bool, &Progress),
+        (goes_on, progress): (&dyn Fn(u32) -> bool, &Progress),
         lost: &RefCell<Option<String>>,
     ) -> Vec<Timed> {
         let live = trials.iter().enumerate().filter_map(|(t, trial)| Some((t, trial.variant.clone()?)));
@@ -270,7 +286,6 @@ impl<'a> Length<'a> {
         let samples = items.len() as u64 * u64::from(self.context.rounds);
         let workspaces = &mut self.workspaces;
         let mut culprit = None;
-        let goes_on = |before: u32| before < LEAST_ROUNDS || !is_late();
         let series = interleave(items.len(), self.context.rounds, seed, goes_on, |item| {
             progress.timing(samples);
             let on = |masked: usize| masks[masked].workspace;

@@ -255,6 +255,15 @@ class Units(Folder):
         unit.command = lambda *_: [sys.executable, "-c", "print('all of it')"]
         self.assertEqual(units.run(unit, self.folder, 10), ("done", ""))
 
+    def test_a_comparison_that_is_killed_counts_the_policies_it_has(self):
+        pack = units.Pack(self.folder, {"backend": "cuda", "smoke": False})
+        unit = next(unit for unit in units.units_of(pack) if unit.name == "field-wan-720p")
+        self.assertEqual(unit.reached(self.folder), "")
+        for policy in ("nabla-0.7", "nabla-0.9", "nabla-0.7"):
+            log = fieldlog.Log(self.folder / "field" / "wan-720p.jsonl")
+            log.finish(False, policy=policy)
+        self.assertEqual(unit.reached(self.folder), "2 of 7 policies")
+
     def test_a_unit_that_is_killed_is_bounded_where_it_left_results(self):
         unit = self.unit("import time; time.sleep(60)")
         unit.reached = lambda results: "2 configurations"

@@ -10,8 +10,9 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fieldlog import latest, rows_in
 from plan import GRACE_S, told
-from shapes import CLIP, Shape, shapes_for, thresholds_for
+from shapes import CLIP, Shape, policies_of, shapes_for, thresholds_for
 
 HERE = Path(__file__).resolve().parent
 # Cases that every kernel has one of, with work for every part of it; those of the plain kernel and the selection apart.
@@ -153,17 +154,19 @@ def _sanitized(pack, tool):
 
 
 def _field(pack, shape, weight):
-    thresholds = ",".join(str(t) for t in thresholds_for(pack.backend, pack.smoke))
+    thresholds = thresholds_for(pack.backend, pack.smoke)
     words = [sys.executable, str(HERE / "field.py"), "--pack", str(pack.folder), "--shape", shape.name]
 
     def command(results, given, seconds):
-        measured = ["--thresholds", thresholds, "--results", str(results), "--seconds", str(seconds)]
+        listed = ",".join(str(t) for t in thresholds)
+        measured = ["--thresholds", listed, "--results", str(results), "--seconds", str(seconds)]
         return [*words, *measured, f"--input={' '.join(given)}"]
 
     def reached(results):
         path = results / "field" / f"{shape.name}.jsonl"
-        count = path.read_text().count('"kind": "finished"') if path.exists() else 0
-        return f"{count} policies" if count else ""
+        rows = latest(rows_in(path)) if path.exists() else []
+        count = sum(row["kind"] == "finished" for row in rows)
+        return f"{count} of {len(policies_of(thresholds))} policies" if count else ""
 
     return Unit(f"field-{shape.name}", "field", command, 2 * weight, 18, shape, reached)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Measures everything against the field on this machine and writes one results folder. Needs python3 alone; the
-comparisons with PyTorch need torch and are counted as skipped without it. Run again, it goes on where it was."""
+comparisons with PyTorch need torch and are listed as not measured without it. One call gives every unit its share of the
+time; a further one goes deeper into those that ended by it."""
 
 import argparse
 import datetime
@@ -14,16 +15,17 @@ from pathlib import Path
 
 import report
 import units
+from inputs import Inputs
 from machine import describe, slug_of
-from state import Budget, State
+from plan import Budget, Shares
+from state import State
 
 # Kept for the report, which is written last and always.
 REPORT_S = 20
-# A unit is not started for less.
-LEAST_S = 5
 
-EXIT_CODES = """Exit codes: 0 everything is finished and nothing failed; 2 bad usage; 4 the device is missing; 5 a unit
-failed, the report says which; 9 the budget ended before everything was finished: run it again; 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 every unit has results and nothing failed (the last line says how many are bounded: a further call
+goes deeper into them); 2 bad usage; 4 the device is missing; 5 a unit failed, the report says which; 9 a unit has no
+results yet: run it again; 130 interrupted."""
 
 
 def main():
@@ -47,18 +49,19 @@ def main():
     if args.list:
         for unit in plan:
             skipped = f"; skipped: {unit.skip}" if unit.skip else ""
-            print(f"{unit.stage:<10} {unit.name:<24} at most {unit.cap_s:.0f} s{skipped}")
+            print(f"{unit.stage:<10} {unit.name:<24} weight {unit.weight:g}, at least {unit.least_s:g} s{skipped}")
         return 0
     stages = {unit.stage for unit in plan}
     if unknown := set(args.only or ()) - stages:
         parser.error(f"expected stages among {', '.join(sorted(stages))}, got {', '.join(sorted(unknown))}")
-    budget = Budget(args.budget)
+    budget = Budget(args.budget - REPORT_S)
 
     machine = describe(pack)
     if machine["device"] is None:
         print(f"campaign: no usable {pack.backend} device: {machine['device_error']}", file=sys.stderr)
         return 4
-    results = args.results or results_folder(Path.cwd() / "results" / slug_of(machine), manifest["identity"], args.new)
+    results = args.results and args.results.resolve()
+    results = results or results_folder(Path.cwd() / "results" / slug_of(machine), manifest["identity"], args.new)
     for name in ("check", "logs", "runs"):
         (results / name).mkdir(parents=True, exist_ok=True)
     state = State(results / "campaign.json", manifest["identity"])
@@ -75,15 +78,15 @@ def main():
     if args.retry:
         state.forget([u.name for u in wanted if state.units.get(u.name, {}).get("status") in ("failed", "skipped")])
     try:
-        for unit in wanted:
-            one(unit, state, results, budget)
+        run_all(wanted, pack, state, results, budget)
     except KeyboardInterrupt:
         interrupted = True
     counts = state.counts([unit.name for unit in wanted])
     report.write(pack, plan, state, results)
     archive(results)
     ended = ", ".join(f"{number} {name}" for name, number in counts.items())
-    print(f"campaign: {ended}; {results / 'report.html'}")
+    deeper = f"; {counts['bounded']} ended by their share, a further call goes deeper" if counts["bounded"] else ""
+    print(f"campaign: {ended}{deeper}; {results / 'report.html'}")
     if interrupted:
         return 130
     if counts["left"]:
@@ -91,23 +94,48 @@ def main():
     return 5 if counts["failed"] else 0
 
 
-def one(unit, state, results, budget):
-    """Runs a unit unless it is finished, cannot run here, or there is no time for it."""
-    if state.is_finished(unit.name):
-        return
-    if unit.skip:
-        state.end(unit.name, "skipped", unit.skip, 0)
-        print(f"campaign: {unit.name}: skipped: {unit.skip}", flush=True)
-        return
-    seconds = min(unit.cap_s, budget.left() - REPORT_S)
-    if seconds < LEAST_S:
-        return
+def run_all(wanted, pack, state, results, budget):
+    """Runs the units that are not finished, each for its share: those without results first, then the bounded ones."""
+    for unit in wanted:
+        if unit.skip and not state.is_finished(unit.name):
+            state.end(unit.name, "skipped", unit.skip, 0)
+            print(f"campaign: {unit.name}: skipped: {unit.skip}", flush=True)
+    ahead = [unit for unit in wanted if not state.is_finished(unit.name)]
+    ahead.sort(key=lambda unit: state.status(unit.name) == "bounded")
+    shares, inputs = Shares(budget, ahead), Inputs(pack, results)
+    shape = None
+    try:
+        for unit in ahead:
+            if shape is not None and unit.shape != shape:
+                inputs.drop()
+            shape = unit.shape
+            seconds = shares.take(unit)
+            if seconds is None:
+                state.pass_over(unit.name)
+            else:
+                one(unit, state, results, seconds, inputs)
+    finally:
+        inputs.drop()
+
+
+def one(unit, state, results, seconds, inputs):
+    """Runs a unit for its share, which the making of its input counts to."""
     state.start(unit.name)
     start = time.monotonic()
-    status, reason = units.run(unit, results, seconds)
+    given, why_not = inputs.options(unit.shape, seconds) if unit.shape else ([], "")
+    left = seconds - (time.monotonic() - start)
+    log_there = (results / "runs" / unit.name / "records.jsonl").exists()
+    if why_not and (left < unit.least_s / 2 or log_there):
+        # A run that is there was begun with the file.
+        reached = unit.reached(results)
+        status, reason = "bounded" if reached else "cut", "; ".join(filter(None, (reached, why_not)))
+    else:
+        status, reason = units.run(unit, results, left, given)
+        reason = "; ".join(filter(None, (reason, why_not)))
     state.end(unit.name, status, reason, time.monotonic() - start)
-    seconds = time.monotonic() - start
-    print(f"campaign: {unit.name}: {status} in {seconds:.1f} s" + (f": {reason}" if reason else ""), flush=True)
+    took = time.monotonic() - start
+    text = f"campaign: {unit.name}: {status} in {took:.1f} of {seconds:.1f} s"
+    print(text + (f": {reason}" if reason else ""), flush=True)
 
 
 def results_folder(of_device, identity, new):
@@ -124,7 +152,8 @@ def results_folder(of_device, identity, new):
 def archive(results):
     """Packs the results into one file beside them, to be carried away."""
     path = results.parent / f"{results.parent.name}-{results.name}.tar.gz"
-    subprocess.run(["tar", "-czf", str(path), "-C", str(results.parent), results.name], check=True)
+    packed = ["tar", "-czf", str(path), "--exclude", f"{results.name}/inputs", "-C", str(results.parent), results.name]
+    subprocess.run(packed, check=True)
     print(f"campaign: {path}, {os.path.getsize(path) / 1e6:.1f} MB")
 
 

@@ -1,5 +1,8 @@
 """Times our kernels and those of PyTorch on one shape, in turns: a line of JSON a comparison, flushed as it is done.
 
+Policies come in the order of what they tell. What there is no time for is listed as not measured; with less time, fewer
+configurations are tried, rounds are fewer, and FlexAttention is not tuned.
+
 Runs without torch too: then our own times are taken alone and every peer is listed as not measured.
 """
 
@@ -7,58 +10,76 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from shapes import CLIP, shapes_for
-from units import Pack
+from fieldlog import UNREACHED, Log
+from shapes import CLIP, DENSE, policies_of, shapes_for
+from units import BOUNDED, Pack
 from worker import Worker, WorkerError
 
 BLOCK = 64
 # Heads whose outputs are compared: they cost the memory of float32.
 COMPARED_HEADS = 2
-# The policy that keeps everything.
-DENSE = "dense"
 # What takes so many times the best is not timed again.
 FAR_BEHIND = 1.3
-# Rounds of a comparison, and the seconds after which no further one starts once the least are there.
-ROUNDS, LEAST_ROUNDS, ROW_SECONDS = 11, 6, 12.0
+# Rounds of a comparison, and the seconds after which no further one starts once those of an interval are there.
+ROUNDS, INTERVAL_ROUNDS, ROW_SECONDS = 11, 6, 12.0
+# Rounds however late it is: a median of fewer says nothing, and has no interval.
+LEAST_ROUNDS = 3
+# Seconds of a policy that have to be left for the options of FlexAttention to be tried: each is compiled.
+TUNING_S = 20.0
+# Part of a policy's time in which the configuration of ours is chosen.
+CHOOSING = 0.3
 
 
-class Log:
-    """The lines of one shape. What an earlier, cut attempt has finished is not measured again."""
+class Clock:
+    """The seconds that this process has, divided among the policies that are left."""
 
-    def __init__(self, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.done = set()
-        if path.exists():
-            text = path.read_text()
-            # A kill may have cut the last line short.
-            whole = text[: text.rfind("\n") + 1]
-            path.write_text(whole)
-            for row in map(json.loads, whole.splitlines()):
-                if row["kind"] == "finished":
-                    self.done.add(row["policy"])
-            kept = [line for line in whole.splitlines() if json.loads(line)["policy"] in self.done]
-            path.write_text("".join(line + "\n" for line in kept))
-        self._file = open(path, "a")
+    # At least so many policies share what is left: the first ones tell most.
+    AT_ONCE = 3
 
-    def write(self, **row):
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+    def __init__(self, seconds, clock=time.monotonic):
+        self._now = clock
+        self._end = clock() + seconds
+        self._longest = 0.0
+        self._begun = clock()
+        self._policy_end = self._end
+
+    def begin(self, left):
+        """Begins a policy, so many with it being left to measure; tells whether there is time for it.
+
+        The first is begun however late it is, the others if they may end as the longest before them did.
+        """
+        now = self._now()
+        if self._longest and now + self._longest > self._end:
+            return False
+        self._begun = now
+        self._policy_end = now + (self._end - now) / min(left, self.AT_ONCE)
+        return True
+
+    def finish(self):
+        self._longest = max(self._longest, self._now() - self._begun)
+
+    def left(self):
+        """Returns the seconds of the policy that are left."""
+        return max(0.0, self._policy_end - self._now())
 
 
 class Ours:
     """Our side of one problem: the configuration that is fastest here, verified."""
 
-    def __init__(self, worker, policy, has_times):
+    def __init__(self, worker, policy, has_times, clock):
         self.worker = worker
+        # Whether every configuration was tried.
+        self.is_whole = True
         self.opened = worker.open(policy, None if policy == DENSE else BLOCK)
         self.configs = self.opened["space"]["configurations"]
         self.has_times = has_times
-        self.number = self._choose() if has_times else self._default()
+        self.number = self._choose(clock) if has_times else self._default()
         worker.verify(self.number, self.configs[self.number])
 
     def _default(self):
@@ -67,21 +88,38 @@ class Ours:
             self.configs.append(default)
         return self.configs.index(default)
 
-    def _choose(self):
-        """Takes the fastest by the median of three rounds, in an order drawn afresh; what is far behind drops out."""
-        for number, config in enumerate(self.configs):
-            self.worker.prepare(number, config)
-        times = {number: [] for number in range(len(self.configs))}
-        for seed in range(3):
+    def _choose(self, clock):
+        """Takes the fastest by the median of three rounds, in an order drawn afresh; what is far behind drops out.
+
+        The default comes first; what there is no time to prepare and time is not tried.
+        """
+        enough = clock.left() * (1 - CHOOSING)
+        default = self._default()
+        times = {}
+        for number in sorted(range(len(self.configs)), key=lambda number: number != default):
+            if any(None not in all_us for all_us in times.values()) and clock.left() <= enough:
+                self.is_whole = False
+                break
+            self.worker.prepare(number, self.configs[number])
+            times[number] = self.worker.time_us([{"candidate": number}])
+        for seed in range(2):
+            times = self._near(times)
+            if len(times) == 1 or clock.left() <= enough:
+                break
             order = random.Random(seed).sample(sorted(times), len(times))
             for number, time_us in zip(order, self.worker.time_us([{"candidate": n} for n in order]), strict=True):
                 times[number].append(time_us)
-            works = {number: statistics.median(all_us) for number, all_us in times.items() if None not in all_us}
-            if not works:
-                raise WorkerError("no configuration could be timed")
-            best = min(works, key=works.get)
-            times = {number: times[number] for number in works if works[number] <= FAR_BEHIND * works[best]}
-        return best
+        times = self._near(times)
+        return min(times, key=lambda number: statistics.median(times[number]))
+
+    @staticmethod
+    def _near(times):
+        """Keeps what works and is not far behind the best."""
+        works = {number: statistics.median(all_us) for number, all_us in times.items() if None not in all_us}
+        if not works:
+            raise WorkerError("no configuration could be timed")
+        best = min(works.values())
+        return {number: times[number] for number in works if works[number] <= FAR_BEHIND * best}
 
     @property
     def config(self):
@@ -92,10 +130,14 @@ class Ours:
         return self.worker.time_us([item])[0]
 
 
-def parts_of(ours, rounds):
-    """Takes our own times of all parts, interleaved."""
+def parts_of(ours, rounds, clock):
+    """Takes our own times of all parts, interleaved; for a quarter of the policy's time once the least are there, and once
+    where none of it is left."""
     parts = {"attention": [], "mask": [], "reorder": [], "dense": []}
+    end = clock.left() * 3 / 4
     for seed in range(rounds):
+        if seed >= (LEAST_ROUNDS if clock.left() else 1) and clock.left() <= end:
+            break
         for part in random.Random(seed).sample(list(parts), len(parts)):
             time_us = ours.time_us(part)
             if time_us is not None:
@@ -103,9 +145,11 @@ def parts_of(ours, rounds):
     return parts
 
 
-def in_turns(ours, part, run, settle_s, rounds):
+def in_turns(ours, part, run, settle_s, rounds, clock):
     """Times ours and theirs in turns, who is first drawn afresh, after a round that does not count."""
     samples, start = ([], []), time.monotonic()
+    # Others of the policy want time, too.
+    end = clock.left() / 2
     for i in range(rounds + 1):
         sample = [0.0, 0.0]
         for side in random.Random(i).sample((0, 1), 2):
@@ -116,36 +160,46 @@ def in_turns(ours, part, run, settle_s, rounds):
         if i > 0:
             samples[0].append(sample[0])
             samples[1].append(sample[1])
-        if i >= LEAST_ROUNDS and time.monotonic() - start > ROW_SECONDS:
+        if i >= INTERVAL_ROUNDS and time.monotonic() - start > ROW_SECONDS:
+            break
+        if i >= LEAST_ROUNDS and clock.left() <= end:
             break
     return samples
 
 
-def measure(pack, shape, thresholds, results):
-    """Measures a shape at every threshold that is not done yet."""
+def measure(pack, shape, thresholds, results, clock, given):
+    """Measures a shape at every threshold that is not done yet and that there is time for; `given` names its input.
+
+    Returns how far it got where that is not the end.
+    """
     log = Log(results / "field" / f"{shape.name}.jsonl")
-    policies = {DENSE: None, **{f"nabla-{threshold}": threshold for threshold in thresholds}}
-    left = [policy for policy in policies if policy not in log.done]
+    policies = policies_of(thresholds)
+    left = [policy for policy in policies if policy not in log.whole]
+    # What has no rows yet comes before what has some.
+    left.sort(key=lambda policy: policy in log.measured)
     if not left:
-        return
+        return ""
     has_times = pack.backend != "emulator"
     rounds = 3 if pack.smoke else ROUNDS
     try:
         from torch_peers import Peers
     except ImportError as error:
         Peers, why = None, f"torch cannot be imported: {error}"
-    command = pack.nabla("worker", *shape.input_options, *pack.device(), "--error-rows", 64, "--peers", 1)
+    command = pack.nabla("worker", *given, *pack.device(), "--error-rows", 64, "--peers", 1)
     worker = Worker(command)
     with tempfile.TemporaryDirectory(prefix="nabla-field-") as scratch:
         try:
-            peers = Peers(pack, shape, Path(scratch)) if Peers else None
-            for policy in left:
-                ours = Ours(worker, policy, has_times)
+            peers = Peers(pack, input_file(pack, given, results, Path(scratch))) if Peers else None
+            for count, policy in enumerate(left):
+                if not clock.begin(len(left) - count):
+                    break
+                ours = Ours(worker, policy, has_times, clock)
                 opened = ours.opened
                 common = {
                     "shape": shape.name, "policy": policy, "density": round(opened["density"], 5), "dtype": shape.dtype,
                 }  # fmt: skip
-                parts = parts_of(ours, rounds) if has_times else {}
+                parts = parts_of(ours, rounds, clock) if has_times else {}
+                whole = ours.is_whole and (not has_times or len(parts["attention"]) >= min(rounds, INTERVAL_ROUNDS))
                 problem = opened["problem"]
                 log.write(
                     kind="split", **common, config=ours.config, parts_us=parts, pairs=opened["pairs"],
@@ -155,21 +209,44 @@ def measure(pack, shape, thresholds, results):
                     for peer in ("FlexAttention", "SDPA", "PyTorch's mask"):
                         log.write(kind="missing", **common, peer=peer, reason=why)
                 else:
-                    against(peers, ours, policies[policy], shape, common, log, rounds, Path(scratch))
-                log.write(kind="finished", **common)
+                    whole &= against(peers, ours, policies[policy], shape, common, log, rounds, Path(scratch), clock)
+                log.finish(whole, **common)
+                clock.finish()
                 print(f"{shape.name} {policy}: density {opened['density']:.3f}", flush=True)
         finally:
             worker.close()
+    unreached = [policy for policy in policies if policy not in log.measured]
+    for policy in unreached:
+        # Of no attempt that finishes: it is gone as soon as somebody goes on.
+        log.write(kind="missing", shape=shape.name, policy=policy, peer="all of them", reason=UNREACHED)
+    parts = len(log.measured - log.whole)
+    if not unreached and not parts:
+        return ""
+    return f"{len(log.measured)} of {len(policies)} policies" + (f", {parts} of them in part" if parts else "")
 
 
-def against(peers, ours, threshold, shape, common, log, rounds, scratch):
-    """Compares with every peer: results first, then times."""
+def input_file(pack, given, results, scratch):
+    """Returns the file of the input, which is made where the options do not name one."""
+    if given[0] == "--input":
+        return results / given[1]
+    path = scratch / "inputs.safetensors"
+    subprocess.run(pack.nabla("inputs", *given, "--out", path), check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def against(peers, ours, threshold, shape, common, log, rounds, scratch, clock):
+    """Compares with every peer: results first, then times. Tells whether all was measured that there is."""
+    whole = True
     path = scratch / "ours.safetensors"
     ours.worker.save(ours.number, path, COMPARED_HEADS)
     peers.take(path, threshold)
     path.unlink()
     for peer in peers.all():
         row = {**common, "peer": peer.name}
+        if clock.left() < (TUNING_S if peer.is_tuned and peers.is_untuned else 0.1):
+            log.write(kind="missing", **row, reason=UNREACHED)
+            whole = False
+            continue
         try:
             note = peer.prepare()
         except Exception as error:  # whatever a compiler or driver throws: the peer is missing, the rest goes on
@@ -180,7 +257,8 @@ def against(peers, ours, threshold, shape, common, log, rounds, scratch):
         if not ours.has_times:
             log.write(kind="missing", **row, reason=f"results compared ({note}), but the emulator has no times")
             continue
-        samples = in_turns(ours, peer.part, peer.run, peers.settle_s, rounds)
+        samples = in_turns(ours, peer.part, peer.run, peers.settle_s, rounds, clock)
+        whole &= len(samples[0]) >= min(rounds, INTERVAL_ROUNDS)
         log.write(
             kind="peer", **row, comparison=f"{shape.title}, {common['policy']}: {peer.what}", ours_us=samples[0],
             theirs_us=samples[1], padded=padded, convention=peers.convention, note=note, ours=ours.config,
@@ -188,6 +266,7 @@ def against(peers, ours, threshold, shape, common, log, rounds, scratch):
         time_us = peers.do_bench(peer)
         if time_us is not None:
             log.write(kind="do_bench", **row, time_us_median=time_us, padded=padded)
+    return whole
 
 
 def main():
@@ -196,13 +275,21 @@ def main():
     parser.add_argument("--shape", required=True)
     parser.add_argument("--thresholds", required=True)
     parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=3600, help="time for all of it (default: an hour)")
+    parser.add_argument("--input", default="", help="options that name the input (default: make the shape's anew)")
     args = parser.parse_args()
+    # Before anything is imported or started that takes long.
+    clock = Clock(args.seconds)
     pack = Pack(args.pack, json.loads((args.pack / "manifest.json").read_text()))
     shape = next(s for s in (CLIP, *shapes_for(pack.backend, pack.smoke)) if s.name == args.shape)
+    given = args.input.split(" ") if args.input else shape.input_options
+    thresholds = [float(t) for t in args.thresholds.split(",")]
     try:
-        measure(pack, shape, [float(t) for t in args.thresholds.split(",")], args.results)
+        bounded = measure(pack, shape, thresholds, args.results, clock, given)
     except WorkerError as error:
         sys.exit(f"error: {error}")
+    if bounded:
+        print(BOUNDED + bounded, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import html
 import json
 import subprocess
 
+from fieldlog import UNREACHED, latest, rows_in
 from ratios import median_interval, paired_ratio, with_interval
-from shapes import CLIP, shapes_for
+from shapes import CLIP, policies_of, shapes_for, thresholds_for
 
 PEER_COLUMNS = (
     "comparison,peer,ours_us_median,ours_us_min,ours_us_max,peer_us_median,peer_us_min,peer_us_max,ratio,ratio_low,"
@@ -19,17 +20,22 @@ SPLIT_COLUMNS = (
 
 
 def rows_of(results, shapes):
-    """Reads the rows of all comparisons, in the order of the shapes; a line cut short by a kill is left out."""
-    rows = []
-    for path in (results / "field" / f"{shape.name}.jsonl" for shape in shapes):
-        if not path.exists():
-            continue
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-    return rows
+    """Reads the rows of all comparisons, in the order of the shapes: those of policies that are finished."""
+    paths = [results / "field" / f"{shape.name}.jsonl" for shape in shapes]
+    return [row for path in paths if path.exists() for row in latest(rows_in(path))]
+
+
+def unmeasured(plan, state, rows, policies):
+    """Lists what was not measured as (peer, shape, policy, why): single peers, and policies without rows."""
+    listed = [(row["peer"], row["shape"], row["policy"], row["reason"]) for row in rows if row["kind"] == "missing"]
+    finished = {(row["shape"], row["policy"]) for row in rows if row["kind"] == "finished"}
+    for unit in plan:
+        if unit.stage == "field":
+            entry = state.units.get(unit.name, {})
+            why = UNREACHED if entry.get("status") in (None, "bounded", "not reached") else entry["reason"]
+            left = [policy for policy in policies if (unit.shape.name, policy) not in finished]
+            listed += [("all of them", unit.shape.name, policy, why) for policy in left]
+    return listed
 
 
 def peer_record(row):
@@ -104,7 +110,7 @@ def check_rows(results):
 
 
 def unit_rows(plan, state):
-    rows = [("unit", "ended", "seconds", "attempts", "why")]
+    rows = [("unit", "ended", "seconds", "attempts", "how far, or why")]
     for unit in plan:
         entry = state.units.get(unit.name, {"status": "not run yet", "seconds": 0, "attempts": 0})
         rows.append((unit.name, entry["status"], entry["seconds"], entry["attempts"], entry.get("reason", "")))
@@ -138,7 +144,7 @@ def write(pack, plan, state, results):
     peers = [peer_record(row) | of_machine for row in rows if row["kind"] == "peer"]
     splits = [split_record(row) for row in rows if row["kind"] == "split"]
     triton = [row for row in rows if row["kind"] == "do_bench"]
-    missing = [row for row in rows if row["kind"] == "missing"]
+    missing = unmeasured(plan, state, rows, policies_of(thresholds_for(pack.backend, pack.smoke)))
     write_csv(results / "peers.csv", PEER_COLUMNS, peers)
     write_csv(results / "time_split.csv", SPLIT_COLUMNS, splits)
     write_csv(results / "do_bench.csv", ("shape", "policy", "peer", "time_us_median", "padded"), [
@@ -149,7 +155,7 @@ def write(pack, plan, state, results):
     status = ", ".join(f"{number} {name}" for name, number in counts.items())
     facts = [("", "")] + [(name, value) for name, value in machine.items() if name != "info"] + [("commit", made["commit"])]
     skipped = [("peer", "shape", "policy", "why it was not measured")]
-    skipped += [(row["peer"], row["shape"], row["policy"], row["reason"]) for row in missing]
+    skipped += missing
     convention = (
         "Ratios are medians of theirs over ours, round by round, both timed in turns in one run; intervals are "
         "distribution-free, 95 %. On a GPU every launch meets a cold second-level cache. Times by Triton's do_bench stand "

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-# Shares of pooled attention that are kept.
-THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# Shares of pooled attention that are kept, ordered by how much they tell: those of the headline first.
+THRESHOLDS = (0.7, 0.9, 0.4, 0.8, 0.5, 0.6)
 # Makes masks of generated inputs as sparse as those of long videos: 96 to 49 % over the thresholds.
 PEAK = 7
 
@@ -35,6 +35,11 @@ class Shape:
     def input_options(self):
         """Options that give the program this input."""
         return ["--dtype", self.dtype] if self.is_clip else ["--generate", self.spec]
+
+    @property
+    def input_bytes(self):
+        """Bytes of queries, keys and values together."""
+        return 3 * self.tokens * self.heads * self.head_dim * (4 if self.dtype == "f32" else 2)
 
     @property
     def is_ragged(self):
@@ -79,3 +84,14 @@ def shapes_for(backend, smoke):
 def thresholds_for(backend, smoke):
     """Returns the thresholds; few where only the way is tested."""
     return (0.5, 0.8) if smoke or backend == "emulator" else THRESHOLDS
+
+
+# The policy that keeps everything, and its place among the others: after the headline's thresholds.
+DENSE, DENSE_AT = "dense", 3
+
+
+def policies_of(thresholds):
+    """Returns the threshold of each policy, None for dense, in the order of what they tell."""
+    policies = [(f"nabla-{threshold}", threshold) for threshold in thresholds]
+    policies.insert(DENSE_AT, (DENSE, None))
+    return dict(policies)

@@ -1,24 +1,13 @@
-"""What a campaign has done so far: a file that survives a cut, and the time that is left."""
+"""What a campaign has done so far: a file that survives a cut."""
 
 import json
 import os
-import time
 
 # A unit that was cut so often is not tried again: something in it does not end.
 MOST_ATTEMPTS = 5
-# How a unit may end for good.
+# How a unit may end for good. One that is `bounded` has results, and ended by its share of the time: a further call goes on
+# with it. One that is `cut` or `not reached` has none.
 FINISHED = ("done", "failed", "skipped")
-
-
-class Budget:
-    """Seconds of this session, counted from its start."""
-
-    def __init__(self, seconds, clock=time.monotonic):
-        self._clock = clock
-        self._end = clock() + seconds
-
-    def left(self):
-        return max(0.0, self._end - self._clock())
 
 
 class State:
@@ -49,12 +38,16 @@ class State:
         """Seconds spent on a unit in all its attempts."""
         return self.units.get(name, {}).get("seconds", 0.0)
 
+    def status(self, name):
+        return self.units.get(name, {}).get("status")
+
     def start(self, name):
-        """Notes that a unit runs: a kill from here on leaves it cut."""
+        """Notes that a unit runs: a kill from here on leaves it cut, or bounded if it was that already."""
         unit = self.units.setdefault(name, {"attempts": 0, "seconds": 0.0})
         unit["attempts"] += 1
-        unit["status"] = "cut"
-        unit["reason"] = "the campaign ended while it ran"
+        if unit.get("status") != "bounded":
+            unit["status"] = "cut"
+            unit["reason"] = "the campaign ended while it ran"
         self.save()
 
     def end(self, name, status, reason, seconds):
@@ -66,6 +59,13 @@ class State:
         unit["reason"] = reason
         self.save()
 
+    def pass_over(self, name):
+        """Notes that there was no time for a unit; what it has stays."""
+        unit = self.units.setdefault(name, {"attempts": 0, "seconds": 0.0})
+        if unit.get("status") not in ("bounded", "cut"):
+            unit |= {"status": "not reached", "reason": "the time of the call was divided among what tells more"}
+            self.save()
+
     def forget(self, names):
         """Lets units run again."""
         for name in names:
@@ -73,11 +73,11 @@ class State:
         self.save()
 
     def counts(self, names):
-        """Counts units by how they ended; `left` are those still to run."""
-        counts = {"done": 0, "failed": 0, "skipped": 0, "left": 0}
+        """Counts units by how they ended; `left` are those without results."""
+        counts = {"done": 0, "bounded": 0, "failed": 0, "skipped": 0, "left": 0}
         for name in names:
-            status = self.units.get(name, {}).get("status")
-            counts[status if status in FINISHED else "left"] += 1
+            status = self.status(name)
+            counts[status if status in counts else "left"] += 1
         return counts
 
     def save(self):

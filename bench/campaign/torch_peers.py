@@ -2,7 +2,6 @@
 as PyTorch ports build it. On a GPU or, to test the way, on the CPU."""
 
 import functools
-import subprocess
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,7 +29,7 @@ class NotThere(Exception):
 class Peers:
     """All peers of one shape, on the same inputs as ours."""
 
-    def __init__(self, pack, shape, scratch):
+    def __init__(self, pack, path):
         self.cuda = pack.backend == "cuda"
         if self.cuda and not torch.cuda.is_available():
             raise SystemExit("error: torch sees no GPU")
@@ -38,11 +37,7 @@ class Peers:
         torch._dynamo.config.cache_size_limit = 64
         self.settle_s = 0 if self.cuda else SETTLE_S
         self.convention = "cold L2, CUDA events" if self.cuda else "wall clock, warm caches"
-        path = scratch / "inputs.safetensors"
-        command = pack.nabla("inputs", *shape.input_options, "--out", path)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         tensors, _ = read_safetensors(path)
-        path.unlink()
         self.raster = [tensors[name].to(self.device) for name in "qkv"]
         self.dtype = self.raster[0].dtype
         self.mask = None
@@ -76,6 +71,11 @@ class Peers:
         padded = x.new_zeros(*x.shape[:2], len(self.sizes) * BLOCK, x.shape[3])
         padded[:, :, self.slots] = x[:, :, self.order]
         return padded
+
+    @property
+    def is_untuned(self):
+        """Whether options of FlexAttention are still to be tried, which takes a while."""
+        return self.cuda and self._options is None
 
     @property
     def in_blocks(self):
@@ -149,6 +149,8 @@ class Peer:
 
     part = "attention"
     is_padded = False
+    # Whether its options are tried first.
+    is_tuned = False
 
     def __init__(self, peers):
         self.peers = peers
@@ -165,16 +167,16 @@ class Flex(Peer):
 
     def __init__(self, peers, tuned):
         super().__init__(peers)
-        self.tuned = tuned
+        self.is_tuned = tuned
         self.is_padded = peers.is_padded
         self.name = "FlexAttention, tuned options" if tuned else "FlexAttention"
 
     def prepare(self):
         peers = self.peers
-        if self.tuned and not peers.cuda:
+        if self.is_tuned and not peers.cuda:
             raise NotThere("kernel options are those of GPU kernels")
         mask = self.block_mask()
-        if self.tuned:
+        if self.is_tuned:
             return self._with(peers.flex_options(mask), mask)
         try:
             return self._with(None, mask)

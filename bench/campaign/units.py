@@ -1,21 +1,28 @@
-"""The units of a campaign, in the order of what they tell: what each runs and how long it may take."""
+"""The units of a campaign, in the order of what they tell: what each runs, and what part of the time it gets."""
 
 import ctypes
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shapes import CLIP, shapes_for, thresholds_for
+from fieldlog import latest, rows_in
+from plan import GRACE_S, told
+from shapes import CLIP, Shape, policies_of, shapes_for, thresholds_for
 
 HERE = Path(__file__).resolve().parent
-# A program that was asked to end has so long before it is killed.
-GRACE_S = 10
 # Cases that every kernel has one of, with work for every part of it; those of the plain kernel and the selection apart.
 USUAL_CASES = "on ragged-grid,on flat block,on video mass 0.8"
+# How a command says on a line of its own that it ended by its share, and how far it got.
+BOUNDED = "bounded: "
+# The least of every unit where only the way is tested.
+SMOKE_LEAST_S = 4
+# Thresholds of a tuning, ordered by how much they tell.
+TUNED = (0.7, 0.9, 0.4)
 
 
 @dataclass
@@ -24,10 +31,16 @@ class Unit:
 
     name: str
     stage: str
-    # Takes the results folder, returns the command line.
+    # Takes the results folder, the options that give the input, and the seconds it has; returns the command line.
     command: callable
-    # The most seconds one attempt may take.
-    cap_s: float
+    # The part of the time that it gets beyond its least, next to those of the others.
+    weight: float
+    # It is not started for fewer seconds.
+    least_s: float
+    # Whose input it reads; None where it needs none.
+    shape: Shape | None = None
+    # Takes the results folder, returns what there is of its results, "" where there are none.
+    reached: callable = lambda results: ""
     # Why it cannot run here; None where it can.
     skip: str | None = None
 
@@ -57,33 +70,53 @@ class Pack:
 def units_of(pack):
     """Lists all units of a pack."""
     shapes = shapes_for(pack.backend, pack.smoke)
-    fields = [_field(pack, shape) for shape in shapes]
-    sweeps = [_sweep(pack, shape) for shape in shapes]
-    # A look at every kernel and the headline shape first, then the clip, then all the rest in turn.
-    units = [_check(pack, "check-usual", USUAL_CASES, cap_s=150), *_same_ptx(pack), fields[0]]
+    # A look at every kernel and the headline shape first, then the clip, then all the rest in turn. What reads the same
+    # input stands together.
+    units = [_check(pack, "check-usual", USUAL_CASES, weight=2, least_s=12), *_same_ptx(pack)]
+    units += _shape(pack, shapes[0], weight=3)
     # The clip against the field takes a minute of compiling: not where only the way is tested.
-    units += [] if pack.smoke or pack.backend == "emulator" else [_field(pack, CLIP)]
-    units += [_sweep(pack, CLIP), _tune(pack, CLIP), sweeps[0], _tune(pack, shapes[0])]
+    has_clip = not pack.smoke and pack.backend != "emulator"
+    units += _shape(pack, CLIP, weight=1) if has_clip else [_sweep(pack, CLIP, 1), _tune(pack, CLIP, 1)]
+    for shape in shapes[1:]:
+        units += _shape(pack, shape, weight=1)
     units += [_sanitized(pack, tool) for tool in ("memcheck", "racecheck", "synccheck")]
-    for shape, peers, sweep in zip(shapes[1:], fields[1:], sweeps[1:], strict=True):
-        units += [peers, sweep, _tune(pack, shape)]
-    units.append(_check(pack, "check-all", "", cap_s=280))
-    return units
+    units += _check_all(pack)
+    # Tiny inputs need no more.
+    return [replace(unit, least_s=SMOKE_LEAST_S) for unit in units] if pack.smoke else units
 
 
-def _check(pack, name, cases, cap_s):
-    skip = None
+def _shape(pack, shape, weight):
+    return [_field(pack, shape, weight), _sweep(pack, shape, weight), _tune(pack, shape, weight)]
+
+
+def _check(pack, name, cases, weight, least_s, skip=None):
     if pack.smoke:
         # Dense kernels on one case show that checks run; the usual ones are checked wherever the program is built.
         cases = "on one-token dense"
-        skip = None if name == "check-usual" else "one case is enough to test the way"
-    elif pack.backend == "cpu":
+    elif pack.backend == "cpu" and name == "check-usual":
         # Every tile and type has every case there.
-        cases = cases and "on ragged-grid"
-    words = ["check", "--backend", pack.backend, *pack.kernel_cache(), *(["--filter", cases] if cases else [])]
+        cases = "on ragged-grid"
+    words = ["check", "--backend", pack.backend, *pack.kernel_cache(), "--filter", cases]
     if pack.backend == "emulator":
         words += ["--completion", "late", *(["--arch", "sm_80"] if pack.smoke else [])]
-    return Unit(name, "check", lambda results: pack.nabla(*words, "--json", results / "check" / f"{name}.json"), cap_s, skip)
+
+    def command(results, _input, _seconds):
+        return pack.nabla(*words, "--json", results / "check" / f"{name}.json")
+
+    return Unit(name, "check", command, weight, least_s, skip=skip)
+
+
+def _check_all(pack):
+    """The whole catalogue, one unit a kind of kernel: what is done is not done again."""
+    if pack.backend == "cpu":
+        kinds = {"dense": "densefwd_", "sparse": "bsfwd_"}
+    else:
+        kinds = {
+            "reorder": "reorder_", "select": "select_", "plain": "plain_", "dense": "dnfwd_", "sparse-sm80": "bsfwd_sm80",
+            "sparse-sm90a": "bsfwd_sm90a",
+        }  # fmt: skip
+    skip = "one case is enough to test the way" if pack.smoke else None
+    return [_check(pack, f"check-all-{kind}", name, weight=1, least_s=5, skip=skip) for kind, name in kinds.items()]
 
 
 def _same_ptx(pack):
@@ -98,10 +131,10 @@ def _same_ptx(pack):
         if pack.smoke and kind != "reorder":
             skip = skip or "one kind is enough to test the way"
 
-        def command(results, words=words, name=name):
+        def command(results, _input, _seconds, words=words, name=name):
             return pack.nabla(*words, "--json", results / "check" / f"{name}.json")
 
-        yield Unit(name, "same-ptx", command, cap_s=90, skip=skip)
+        yield Unit(name, "same-ptx", command, weight=1, least_s=6, skip=skip)
 
 
 def _sanitized(pack, tool):
@@ -112,94 +145,130 @@ def _sanitized(pack, tool):
     elif not Path(sanitizer).exists():
         skip = "compute-sanitizer is not on this machine"
     words = ["check", "--backend", "cuda", *pack.kernel_cache(), "--filter", USUAL_CASES]
-    return Unit(
-        f"sanitizer-{tool}",
-        "check",
-        lambda results: [
-            sanitizer, "--tool", tool, "--error-exitcode", "5", "--print-limit", "20",
-            *pack.nabla(*words, "--json", results / "check" / f"{tool}.json"),
-        ],
-        cap_s=120,
-        skip=skip,
-    )  # fmt: skip
+
+    def command(results, _input, _seconds):
+        checked = pack.nabla(*words, "--json", results / "check" / f"{tool}.json")
+        return [sanitizer, "--tool", tool, "--error-exitcode", "5", "--print-limit", "20", *checked]
+
+    return Unit(f"sanitizer-{tool}", "check", command, weight=1, least_s=8, skip=skip)
 
 
-def _field(pack, shape):
-    thresholds = ",".join(str(t) for t in thresholds_for(pack.backend, pack.smoke))
-    command = [sys.executable, str(HERE / "field.py"), "--pack", str(pack.folder), "--shape", shape.name]
-    return Unit(
-        f"field-{shape.name}",
-        "field",
-        lambda results: [*command, "--thresholds", thresholds, "--results", str(results)],
-        cap_s=240,
-    )
+def _field(pack, shape, weight):
+    thresholds = thresholds_for(pack.backend, pack.smoke)
+    words = [sys.executable, str(HERE / "field.py"), "--pack", str(pack.folder), "--shape", shape.name]
+
+    def command(results, given, seconds):
+        listed = ",".join(str(t) for t in thresholds)
+        measured = ["--thresholds", listed, "--results", str(results), "--seconds", str(seconds)]
+        return [*words, *measured, f"--input={' '.join(given)}"]
+
+    def reached(results):
+        path = results / "field" / f"{shape.name}.jsonl"
+        rows = latest(rows_in(path)) if path.exists() else []
+        count = sum(row["kind"] == "finished" for row in rows)
+        return f"{count} of {len(policies_of(thresholds))} policies" if count else ""
+
+    return Unit(f"field-{shape.name}", "field", command, 2 * weight, 18, shape, reached)
 
 
 NO_TIMES = "the emulator has no times"
 
 
-def _sweep(pack, shape):
-    words = ["sweep", *pack.device(), "--no-report", *shape.input_options, "--thresholds"]
+def _sweep(pack, shape, weight):
+    words = ["sweep", *pack.device(), "--no-report", "--thresholds"]
     words.append(",".join(str(t) for t in thresholds_for(pack.backend, pack.smoke)))
     if pack.smoke:
         # One tile, one mask block, one length.
         words += ["--frames", 1, "--blocks", 64, "--rounds", 3, "--block-m", 64, "--block-n", 64]
     elif not shape.is_clip:
         words += ["--frames", shape.grid[0], "--blocks", 64, "--rounds", 7, "--error-rows", 64]
-    return _run(pack, f"sweep-{shape.name}", "sweep", words, cap_s=60 if shape.is_clip else 120)
+    skip = NO_TIMES if pack.backend == "emulator" else None
+    name = f"sweep-{shape.name}"
+
+    def command(results, given, seconds):
+        folder = results / "runs" / name
+        budget = ["--budget-seconds", seconds]
+        if (folder / "records.jsonl").exists():
+            return pack.nabla("sweep", "--resume", folder, *budget)
+        return pack.nabla(*words, *given, *budget, "--out", folder)
+
+    def reached(results):
+        rows = _measured(results / "runs" / name)
+        return f"{rows} configurations" if rows else ""
+
+    return Unit(name, "sweep", command, weight, 12, shape, reached, skip)
 
 
-def _tune(pack, shape):
-    words = ["tune", *pack.device(), *shape.input_options, "--effort", "quick"]
-    if pack.smoke:
-        words += ["--frames", 1, "--thresholds", 0.5, "--budget-seconds", 2, "--evaluations", 2]
-    else:
-        words += ["--thresholds", "0.4,0.7,0.9", "--budget-seconds", 40, "--error-rows", 64]
+def _tune(pack, shape, weight):
+    thresholds = (0.5,) if pack.smoke else TUNED
+    words = ["tune", *pack.device(), "--effort", "quick", "--thresholds", ",".join(str(t) for t in thresholds)]
+    words += ["--frames", 1, "--evaluations", 2] if pack.smoke else ["--error-rows", 64]
     skip = "one problem is enough to test the way" if pack.smoke and not shape.is_clip else None
-    return _run(pack, f"tune-{shape.name}", "tune", words, cap_s=90, skip=skip)
+    if pack.backend == "emulator":
+        skip = NO_TIMES
+    name = f"tune-{shape.name}"
 
-
-def _run(pack, name, stage, words, cap_s, skip=None):
-    """A unit whose command keeps a log of its own and goes on with it."""
-    skip = NO_TIMES if pack.backend == "emulator" else skip
-
-    def command(results):
+    def command(results, given, seconds):
         folder = results / "runs" / name
         if (folder / "records.jsonl").exists():
-            return pack.nabla(words[0], "--resume", folder)
-        return pack.nabla(*words, "--out", folder)
+            return pack.nabla("tune", "--resume", folder)
+        # Searching takes a part of the time: the best meet the default, and the winner is measured afresh.
+        search = max(1, int(seconds * SEARCHING))
+        return pack.nabla(*words, *given, "--budget-seconds", search, "--out", folder)
 
-    return Unit(name, stage, command, cap_s, skip)
+    def reached(results):
+        folder = results / "runs" / name
+        path, rows = folder / "profile.json", _measured(folder)
+        finished = len(json.loads(path.read_text()).get("entries", [])) if path.exists() else 0
+        return f"{finished} of {len(thresholds)} problems, {rows} timed rows" if rows else ""
+
+    return Unit(name, "tune", command, weight, 12, shape, reached, skip)
 
 
-def run(unit, results, seconds):
-    """Runs a unit for at most so many seconds.
+# Part of a tuning's time that its search may take.
+SEARCHING = 0.4
 
-    Returns how it ended (done, failed or cut) and why. The log of every attempt is kept.
+
+def _measured(folder):
+    """Counts the rows of a run that have times."""
+    path = folder / "records.jsonl"
+    return path.read_text().count('"status":"ok"') if path.exists() else 0
+
+
+def run(unit, results, seconds, given=()):
+    """Runs a unit for at most so many seconds, its grace included; `given` are the options that name its input.
+
+    Returns how it ended (done, bounded, failed or cut) and why. The log of every attempt is kept.
     """
     log = results / "logs" / f"{unit.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = unit.command(results)
+    runs_s = max(1.0, seconds - GRACE_S)
+    command = unit.command(results, list(given), told(runs_s))
     with open(log, "ab") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
         file.flush()
+        start = file.tell()
         # A group of its own: the end of the budget reaches what the command started.
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent
-        )
+            command, cwd=results, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )  # fmt: skip
         try:
-            code = process.wait(timeout=seconds)
+            code = process.wait(timeout=runs_s)
         except subprocess.TimeoutExpired:
             _end(process)
-            return "cut", f"it did not end within {seconds:.0f} s"
+            reached = unit.reached(results)
+            return ("bounded", reached) if reached else ("cut", f"nothing was measured within its {runs_s:.0f} s")
         except BaseException:
             _end(process)
             raise
+    said = log.read_bytes()[start:].decode(errors="replace")
+    lines = [line for line in said.splitlines() if line.strip()]
     if code == 0:
-        return "done", ""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
-    return "failed", f"exit code {code}: {said[:300]}"
+        bounded = [line for line in lines if line.startswith(BOUNDED)]
+        return ("bounded", bounded[-1].removeprefix(BOUNDED)) if bounded else ("done", "")
+    reason = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+    return "failed", f"exit code {code}: {reason[:300]}"
 
 
 def _die_with_parent():
@@ -216,6 +285,6 @@ def _end(process):
     for order in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, order)
-            process.wait(GRACE_S)
+            process.wait(GRACE_S / 2)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             pass

@@ -283,6 +283,14 @@ pub(crate) struct RunArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
+/// What a continued sweep takes from the run that it continues.
+#[rustfmt::skip]
+const SET_BY_THE_RUN: [&str; 22] = [
+    "input", "generate", "grid", "dtype", "seed", "backend", "device", "kernel_cache", "emulated_arch", "threads", "isa",
+    "no_pin", "frames", "thresholds", "policies", "blocks", "block_m", "block_n", "rounds", "error_rows", "out",
+    "no_report",
+];
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
@@ -308,11 +316,15 @@ pub(crate) struct SweepArgs {
     pub(crate) rounds: u32,
     #[command(flatten)]
     pub(crate) errors: ErrorArgs,
+    /// End after about so many seconds with what is measured until then: fewer rounds first, then fewer configurations,
+    /// the backend's default tiles before others; --resume goes on.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) budget_seconds: Option<u32>,
     /// Write the run to this folder [default: nabla-runs/DATE-TIME].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Continue a run that was cut short, with the settings it was started with.
-    #[arg(long, value_name = "DIR", exclusive = true)]
+    /// Continue a run that was cut short, with the settings it was started with; only --budget-seconds is given anew.
+    #[arg(long, value_name = "DIR", conflicts_with_all = SET_BY_THE_RUN)]
     pub(crate) resume: Option<PathBuf>,
     /// Write records and CSV only.
     #[arg(long)]
@@ -453,10 +465,13 @@ pub(crate) struct KernelsBuildArgs {
     /// Architectures to build for.
     #[arg(long, value_delimiter = ',', value_name = "ARCH,..", default_values_t = DEFAULT_ARCHS.map(str::to_owned))]
     pub(crate) arch: Vec<String>,
-    /// Write PTX and a manifest to this folder, for --kernel-cache on a machine without Rust [default: the cache
-    /// alone].
+    /// Write PTX, its machine code where ptxas is there, and a manifest to this folder, for --kernel-cache on a machine
+    /// without Rust [default: the cache alone].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Leave the machine code out of that folder: smaller, and drivers compile the PTX at the first launch.
+    #[arg(long, requires = "out")]
+    pub(crate) no_cubin: bool,
     /// Kernels to compile at once [default: one for each core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) jobs: Option<u32>,
@@ -511,4 +526,23 @@ pub(crate) struct ReportArgs {
     /// Write the records in the T4 format of auto-tuners to this JSON file instead of a report.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "mask", "compare", "markdown", "one_line"])]
     pub(crate) t4: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn a_continued_sweep_takes_every_setting_from_its_run() {
+        let command = Cli::command();
+        let sweep = command.find_subcommand("sweep").expect("there is one");
+        let mut settings: Vec<&str> = sweep.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+        settings.retain(|id| !["resume", "budget_seconds", "help"].contains(id));
+        settings.sort_unstable();
+        let mut listed = SET_BY_THE_RUN;
+        listed.sort_unstable();
+        assert_eq!(settings, listed);
+    }
 }

@@ -4,7 +4,7 @@
 //! nabla-campaign/run.sh          starts the campaign, again after a cut
 //! nabla-campaign/manifest.json   commit, backend, files
 //! nabla-campaign/nabla           the program, stripped
-//! nabla-campaign/kernels/        prebuilt kernels (not for the CPU's backend)
+//! nabla-campaign/kernels/        prebuilt kernels (not for the CPU's backend), with machine code for GPUs of those architectures
 //! nabla-campaign/python/         the campaign (standard library) and its peers (torch)
 //! ```
 //! Owns what goes into the folder. What is measured, and in which order, is bench/campaign's.
@@ -34,7 +34,7 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cuda => "cuda",
             Self::Cpu => "cpu",
@@ -57,18 +57,24 @@ pub(crate) struct Campaign {
     pub(crate) program: Option<PathBuf>,
 }
 
-impl Campaign {
-    /// Reads the options after the chore's name.
-    ///
-    /// Errors: a sentence that names what was not understood.
-    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut campaign = Self {
+impl Default for Campaign {
+    fn default() -> Self {
+        Self {
             out: PathBuf::from("target/nabla-campaign"),
             backend: Backend::Cuda,
             smoke: false,
             archs: ARCHS.to_owned(),
             program: None,
-        };
+        }
+    }
+}
+
+impl Campaign {
+    /// Reads the options after the chore's name.
+    ///
+    /// Errors: a sentence that names what was not understood.
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut campaign = Self::default();
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("expected a value after `{argument}`"));
@@ -103,9 +109,11 @@ impl Campaign {
         };
         strip(&program, &out.join("nabla"))?;
         if self.backend != Backend::Cpu {
-            run(Command::new(&program)
-                .args(["kernels", "build", "--arch", &self.archs, "--out"])
-                .arg(out.join("kernels")))?;
+            let mut build = Command::new(&program);
+            build.args(["kernels", "build", "--arch", &self.archs]);
+            // The emulator executes PTX.
+            build.args((self.backend == Backend::Emulator).then_some("--no-cubin"));
+            run(build.arg("--out").arg(out.join("kernels")))?;
         }
         let python = out.join("python");
         fs::create_dir_all(&python)?;
@@ -137,7 +145,7 @@ impl Campaign {
         let identity = format!("{commit} {backend}{}", if smoke { " smoke" } else { "" });
         let files: Vec<String> = files
             .iter()
-            .filter(|(name, _)| !name.starts_with("kernels/ptx"))
+            .filter(|(name, _)| !name.starts_with("kernels/ptx") && !name.starts_with("kernels/cubin"))
             .map(|(name, bytes)| format!("    {{\"name\": \"{}\", \"bytes\": {bytes}}}", escaped(name)))
             .collect();
         format!(

@@ -24,6 +24,10 @@ Chores:
            --arch ARCH,.. (default: sm_80,sm_90a), --program FILE (default: build one).
   headline Put the table and picture of a results folder into README.md:
            cargo xtask headline results/GPU/DATE; --print prints the table instead.
+  peers    Test that campaign from end to end next to PyTorch, on the CPU and the emulator: results
+           have to agree and the report to hold them. Installs PyTorch (gigabytes) into
+           target/peers/; PYTHON=/path/to/python takes one that has it, NABLA_TEST_PROGRAM=FILE a
+           program that is built already.
   help     Print this text.
 
 Option of test:
@@ -43,6 +47,8 @@ pub(crate) enum Chore {
     Setup,
     /// Only the advisories; as with the set-up, not being able to is a failure.
     Audit,
+    /// The campaign next to PyTorch; here, too, not being able to is a failure.
+    Peers,
     /// Pack the measuring of everything.
     Campaign(Campaign),
     /// Show a results folder in the README.
@@ -56,7 +62,7 @@ impl Chore {
     pub(crate) fn is_strict(&self) -> bool {
         match self {
             Chore::Test { strict } => *strict,
-            Chore::Setup | Chore::Audit => true,
+            Chore::Setup | Chore::Audit | Chore::Peers => true,
             Chore::Campaign(_) | Chore::Headline(_) | Chore::Help => false,
         }
     }
@@ -89,9 +95,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Chore, St
         Some(chore) if strict => Err(format!("`--strict` goes with `test` only, not with `{chore}`")),
         Some("setup") => Ok(Chore::Setup),
         Some("audit") => Ok(Chore::Audit),
+        Some("peers") => Ok(Chore::Peers),
         Some("help") => Ok(Chore::Help),
         Some(other) => Err(format!("unknown chore `{other}`")),
-        None => Err("expected a chore: test, setup, audit, campaign, headline or help".to_owned()),
+        None => Err("expected a chore: test, setup, audit, campaign, headline, peers or help".to_owned()),
     }
 }
 
@@ -110,6 +117,7 @@ mod tests {
         assert_eq!(parsed("--strict test"), Ok(Chore::Test { strict: true }));
         assert_eq!(parsed("setup"), Ok(Chore::Setup));
         assert_eq!(parsed("audit"), Ok(Chore::Audit));
+        assert_eq!(parsed("peers"), Ok(Chore::Peers));
         assert_eq!(parsed("help"), Ok(Chore::Help));
         assert_eq!(parsed("test --help"), Ok(Chore::Help));
     }

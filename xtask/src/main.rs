@@ -11,6 +11,7 @@ mod command;
 mod context;
 mod device;
 mod headline;
+mod peers;
 mod runner;
 mod tally;
 mod tools;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         }
         Chore::Setup => runner::run(checks::SETUP, &context),
         Chore::Audit => runner::run(checks::AUDIT, &context),
+        Chore::Peers => runner::run(peers::PEERS, &context),
         Chore::Campaign(campaign) => said(campaign.pack(&context)),
         Chore::Headline(headline) => said(headline.write(&context)),
         Chore::Test { .. } => {

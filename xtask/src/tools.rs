@@ -111,7 +111,7 @@ impl Tool {
 }
 
 /// Names the folder of a Python environment that holds its programs.
-fn programs_of(venv: &Path) -> PathBuf {
+pub(crate) fn programs_of(venv: &Path) -> PathBuf {
     venv.join(if cfg!(windows) { "Scripts" } else { "bin" })
 }
 

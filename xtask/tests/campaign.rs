@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -86,12 +87,37 @@ impl Pack {
         Self { folder, python }
     }
 
+    /// Puts a program before the packed one that lets each problem of a worker wait, so that times are known on any machine.
+    fn slowed(self, seconds: f64) -> Self {
+        let program = self.folder.join("nabla");
+        fs::rename(&program, self.folder.join("nabla-itself")).expect("a writable folder");
+        let slow = SLOW.replace("SECONDS", &seconds.to_string());
+        fs::write(&program, slow).expect("a writable folder");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        self
+    }
+
     fn run(&self, results: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(self.folder.join("run.sh"));
         command.arg("--results").arg(results).args(options).env("PYTHONPATH", &self.python);
         command
     }
 }
+
+/// Passes everything on to the program; requests of a worker that open a problem wait first.
+const SLOW: &str = r#"#!/usr/bin/env python3
+import os, subprocess, sys, time
+program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nabla-itself")
+if sys.argv[1] != "worker":
+    os.execv(program, [program, *sys.argv[1:]])
+worker = subprocess.Popen([program, *sys.argv[1:]], stdin=subprocess.PIPE, text=True)
+for line in sys.stdin:
+    time.sleep(SECONDS if '"ask": "open"' in line else 0)
+    worker.stdin.write(line)
+    worker.stdin.flush()
+worker.stdin.close()
+sys.exit(worker.wait())
+"#;
 
 /// Reads how often a unit was tried and how it ended from the campaign's state, which names each on a line of its own.
 fn unit(state: &str, name: &str) -> Option<(u32, String)> {
@@ -176,10 +202,48 @@ fn a_budget_that_is_used_up_is_told_from_a_campaign_that_is_done() {
     let results = scratch.0.join("results");
     let short = pack.run(&results, &["--budget", "1"]).output().expect("sh runs");
     assert_eq!(short.status.code(), Some(9), "{}", text(&short));
-    assert!(read(&results.join("report.html")).contains("not run yet"));
+    assert!(read(&results.join("report.html")).contains("not reached"));
     let wrong = pack.run(&results, &["--only", "reviews"]).output().expect("sh runs");
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
     assert!(text(&wrong).contains("reviews") && text(&wrong).contains("same-ptx"), "{}", text(&wrong));
+}
+
+#[test]
+fn a_short_call_brings_a_part_of_everything_and_the_next_one_goes_deeper() {
+    if !has_python() {
+        return;
+    }
+    let scratch = Scratch::new("bounded");
+    // Three policies a shape, of which a share of some ten seconds has room for two at most.
+    let pack = Pack::new(&scratch.0).slowed(5.0);
+    let results = scratch.0.join("results");
+    let short = pack.run(&results, &["--budget", "46", "--only", "field"]).output().expect("sh runs");
+    let told = text(&short);
+    assert!(short.status.success(), "every unit has results: {told}");
+    assert!(
+        told.contains("0 done, 2 bounded, 0 failed, 0 skipped, 0 left; 2 ended by their share"),
+        "{told}"
+    );
+    let state = read(&results.join("campaign.json"));
+    for name in ["field-small", "field-ragged"] {
+        assert_eq!(unit(&state, name), Some((1, "bounded".to_owned())), "{told}");
+        assert!(told.contains("1 of 3 policies") || told.contains("2 of 3 policies"), "{told}");
+    }
+    let split = |results: &Path| read(&results.join("time_split.csv"));
+    assert!(split(&results).contains("small,nabla-0.5,"), "what tells most comes first: {}", split(&results));
+    let ratios = read(&results.join("ratios.md"));
+    assert!(ratios.contains("| all of them | small | dense | not reached within its share |"), "{ratios}");
+    assert!(read(&results.join("report.html")).contains("of 3 policies"));
+    assert!(!results.join("inputs").exists(), "inputs are gone with their shape");
+
+    let further = pack.run(&results, &["--budget", "300", "--only", "field"]).output().expect("sh runs");
+    let told = text(&further);
+    assert!(further.status.success(), "{told}");
+    assert!(told.contains("2 done, 0 bounded"), "{told}");
+    let state = read(&results.join("campaign.json"));
+    assert_eq!(unit(&state, "field-small"), Some((2, "done".to_owned())));
+    assert_eq!(split(&results).lines().count(), 1 + 2 * 3, "{}", split(&results));
+    assert!(!read(&results.join("ratios.md")).contains("not reached"));
 }
 
 #[test]

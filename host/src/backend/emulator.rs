@@ -181,6 +181,8 @@ impl Device for EmulatedGpu {
     const BACKEND: &'static str = NAME;
     /// Allocations lie far apart: an access outside one is a fault that names the instruction.
     const GUARD_BYTES: usize = 0;
+    /// It executes PTX.
+    const TAKES_MACHINE_CODE: bool = false;
     type Memory = EmulatedMemory;
     type Function = EmulatedFunction;
 
@@ -194,7 +196,7 @@ impl Device for EmulatedGpu {
     }
 
     fn load(_: &Rc<Self>, code: Code<'_>) -> Result<EmulatedFunction, DeviceError> {
-        let Code { id, ptx, entry, parameters, threads, shared_bytes } = code;
+        let Code { id, ptx, entry, parameters, threads, shared_bytes, cubin: _ } = code;
         let module = Module::parse(id, ptx).map_err(|error| DeviceError::Fault(error.to_string()))?;
         Ok(EmulatedFunction {
             id: id.to_owned(),

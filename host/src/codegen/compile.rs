@@ -34,11 +34,14 @@ pub struct Built {
     pub ptx_path: PathBuf,
     /// Whether it was there already.
     pub cached: bool,
+    /// The machine code that the assembler makes of the PTX (an ELF image), where it was asked for: see
+    /// [`Compiler::with_machine_code`]. A folder of prebuilt kernels reads it on request.
+    pub cubin: Option<Vec<u8>>,
 }
 
 impl Built {
     pub(super) fn new(record: VariantRecord, ptx: String, ptx_path: PathBuf, cached: bool) -> Self {
-        Self { record, ptx, ptx_path, cached }
+        Self { record, ptx, ptx_path, cached, cubin: None }
     }
 }
 
@@ -187,6 +190,19 @@ impl Compiler {
         }
     }
 
+    /// Adds the machine code of each variant, several at once; without an assembler nothing is added.
+    ///
+    /// # Errors
+    /// When the assembler refuses a variant or does not run.
+    pub fn with_machine_code(&self, built: Vec<Built>) -> Result<Vec<Built>, BuildError> {
+        let Some(ptxas) = &self.ptxas else { return Ok(built) };
+        let assembled = |built: Built| match ptxas::assemble(ptxas, &built.ptx, &built.arch) {
+            Ok((_, cubin)) => Ok(Built { cubin: Some(cubin), ..built }),
+            Err(error) => Err(BuildError::Ptxas { id: built.id.clone(), error }),
+        };
+        built.into_par_iter().map(assembled).collect()
+    }
+
     /// Names a variant by everything that decides its PTX.
     fn key(&self, unit: &KernelUnit, arch: &str) -> String {
         let KernelUnit { id, kernel, entry, constants, bounds, shared_bytes, .. } = unit;
@@ -260,6 +276,7 @@ impl Compiler {
             threads: unit.bounds.threads,
             shared_bytes: unit.shared_bytes,
             ptx_hash: ptx_hash(&ptx),
+            cubin_hash: None,
             ptxas: None,
             resources: None,
             seconds: start.elapsed().as_secs_f64(),

@@ -1,8 +1,9 @@
-//! A folder of prebuilt PTX, for machines that have a GPU and no Rust.
+//! A folder of prebuilt kernels, for machines that have a GPU and no Rust.
 //!
 //! ```text
-//! manifest.json      who made it, from what, and one record for each variant
-//! ptx/ARCH/ID.ptx    the variants
+//! manifest.json          who made it, from what, and one record for each variant
+//! ptx/ARCH/ID.ptx        the variants, which a driver compiles for the GPU it finds
+//! cubin/ARCH/ID.cubin    machine code of some of them, for GPUs of exactly that architecture
 //! ```
 
 use std::{
@@ -37,6 +38,9 @@ pub struct VariantRecord {
     pub shared_bytes: u32,
     /// blake3 of the PTX.
     pub ptx_hash: String,
+    /// blake3 of the machine code that a folder of prebuilt kernels holds beside the PTX; none where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cubin_hash: Option<String>,
     /// Release of the assembler that told the resources; none where there was no assembler.
     pub ptxas: Option<String>,
     /// What it takes of a multiprocessor.
@@ -65,14 +69,14 @@ pub struct Manifest {
     pub variants: Vec<VariantRecord>,
 }
 
-/// A folder of prebuilt PTX.
+/// A folder of prebuilt kernels.
 #[derive(Debug, Clone)]
 pub struct KernelCache {
     folder: PathBuf,
     manifest: Manifest,
 }
 
-/// A folder of prebuilt PTX that cannot be used or written.
+/// A folder of prebuilt kernels that cannot be used or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelCacheError {
     /// A file is missing, cannot be read or cannot be written.
@@ -121,7 +125,7 @@ pub enum KernelCacheError {
     },
 }
 
-/// Opens a folder of prebuilt PTX that fits device sources of the given hash.
+/// Opens a folder of prebuilt kernels that fits device sources of the given hash.
 ///
 /// # Errors
 /// When there is no readable manifest of this format, or it was made from other sources.
@@ -148,8 +152,8 @@ pub fn open(folder: &Path, sources: &str) -> Result<KernelCache, KernelCacheErro
 }
 
 impl KernelCache {
-    /// Writes variants and their manifest into a folder; variants that are there from the same compiler and sources
-    /// stay in it.
+    /// Writes variants, with their machine code where they have it, and their manifest into a folder; variants that are
+    /// there from the same compiler and sources stay in it.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -168,13 +172,18 @@ impl KernelCache {
             _ => Vec::new(),
         };
         for built in built {
-            let path = ptx_path(folder, &built.record.arch, &built.record.id);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(failed(parent))?;
+            let (arch, id) = (&built.record.arch, &built.record.id);
+            let cubin = built.cubin.as_deref().map(|cubin| (cubin_path(folder, arch, id), cubin));
+            let ptx = (ptx_path(folder, arch, id), built.ptx.as_bytes());
+            for (path, content) in [ptx].into_iter().chain(cubin) {
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent).map_err(failed(parent))?;
+                }
+                fs::write(&path, content).map_err(failed(&path))?;
             }
-            fs::write(&path, &built.ptx).map_err(failed(&path))?;
-            variants.retain(|v| (&v.arch, &v.id) != (&built.record.arch, &built.record.id));
-            variants.push(built.record.clone());
+            variants.retain(|v| (&v.arch, &v.id) != (arch, id));
+            let cubin_hash = built.cubin.as_deref().map(hash);
+            variants.push(VariantRecord { cubin_hash, ..built.record.clone() });
         }
         variants.sort_by(|a, b| (&a.arch, &a.id).cmp(&(&b.arch, &b.id)));
         let manifest = Manifest {
@@ -222,11 +231,34 @@ impl KernelCache {
             error,
         })?;
         if ptx_hash(&ptx) != record.ptx_hash {
-            let reason = "it differs from what the manifest says".to_owned();
-            return Err(KernelCacheError::Broken { path, reason });
+            return Err(differs(path));
         }
         Ok(Built::new(record.clone(), ptx, path, true))
     }
+
+    /// Reads the machine code of a variant; none where the folder has none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what the manifest says.
+    pub fn machine_code(&self, id: &str, arch: &str) -> Result<Option<Vec<u8>>, KernelCacheError> {
+        let record = self.manifest.variants.iter().find(|v| v.id == id && v.arch == arch);
+        let Some(expected) = record.and_then(|record| record.cubin_hash.as_ref()) else { return Ok(None) };
+        let path = cubin_path(&self.folder, arch, id);
+        let cubin = fs::read(&path).map_err(|error| KernelCacheError::Io {
+            action: "read",
+            path: path.clone(),
+            error,
+        })?;
+        if hash(&cubin) == *expected { Ok(Some(cubin)) } else { Err(differs(path)) }
+    }
+}
+
+fn differs(path: PathBuf) -> KernelCacheError {
+    KernelCacheError::Broken { path, reason: "it differs from what the manifest says".to_owned() }
+}
+
+fn cubin_path(folder: &Path, arch: &str, id: &str) -> PathBuf {
+    folder.join("cubin").join(arch).join(format!("{id}.cubin"))
 }
 
 fn ptx_path(folder: &Path, arch: &str, id: &str) -> PathBuf {
@@ -235,7 +267,11 @@ fn ptx_path(folder: &Path, arch: &str, id: &str) -> PathBuf {
 
 /// Hashes PTX as records name it.
 pub(super) fn ptx_hash(ptx: &str) -> String {
-    blake3::hash(ptx.as_bytes()).to_hex().to_string()
+    hash(ptx.as_bytes())
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
 }
 
 #[cfg(test)]
@@ -252,6 +288,7 @@ mod tests {
             threads: 128,
             shared_bytes: 49_152,
             ptx_hash: ptx_hash(&ptx),
+            cubin_hash: None,
             ptxas: Some("V13.5.37".into()),
             resources: Some(Resources { registers: 170, ..Resources::default() }),
             seconds: 0.25,
@@ -286,6 +323,28 @@ mod tests {
         assert_eq!(write("rustc 1.96.0", "b"), ["a", "b"]);
         assert_eq!(write("rustc 1.96.0", "b"), ["a", "b"]);
         assert_eq!(write("rustc 1.97.0", "c"), ["c"]);
+    }
+
+    #[test]
+    fn machine_code_lies_beside_its_ptx_and_is_held_against_the_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let with = Built { cubin: Some(b"\x7fELF code".to_vec()), ..built("a", "sm_80") };
+        let both = [with.clone(), built("b", "sm_80")];
+        KernelCache::write(folder.path(), "rustc 1.96.0", "cafe", &both).unwrap();
+        let cache = open(folder.path(), "cafe").unwrap();
+        assert_eq!(cache.machine_code("a", "sm_80").unwrap(), with.cubin);
+        assert_eq!(cache.machine_code("b", "sm_80").unwrap(), None);
+        assert_eq!(cache.machine_code("a", "sm_90a").unwrap(), None);
+        let path = cubin_path(folder.path(), "sm_80", "a");
+        fs::write(&path, b"\x7fELF c0de").unwrap();
+        let message = cache.machine_code("a", "sm_80").unwrap_err().to_string();
+        assert!(message.contains("a.cubin is broken: it differs from"), "{message}");
+        fs::remove_file(&path).unwrap();
+        let message = cache.machine_code("a", "sm_80").unwrap_err().to_string();
+        assert!(message.contains("cannot read") && message.contains("a.cubin"), "{message}");
+        // Written again without, what is left of it counts no more.
+        KernelCache::write(folder.path(), "rustc 1.96.0", "cafe", &[built("a", "sm_80")]).unwrap();
+        assert_eq!(open(folder.path(), "cafe").unwrap().machine_code("a", "sm_80").unwrap(), None);
     }
 
     #[test]

@@ -77,6 +77,15 @@ impl KernelStore {
         self.prebuilt.as_ref()?.get(&unit.id, arch).ok()
     }
 
+    /// Returns the machine code of a variant that is prebuilt with it, for GPUs of exactly that architecture.
+    ///
+    /// # Errors
+    /// When it is damaged or cannot be read.
+    pub fn machine_code(&self, built: &Built) -> Result<Option<Vec<u8>>, BuildError> {
+        let Some(prebuilt) = &self.prebuilt else { return Ok(None) };
+        Ok(prebuilt.machine_code(&built.id, &built.arch)?)
+    }
+
     /// Says whether there is anything to get kernels from: a prebuilt folder, or a compiler.
     ///
     /// # Errors

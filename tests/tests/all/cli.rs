@@ -237,6 +237,7 @@ fn bad_usage_is_told_in_one_message() {
         (vec!["sweep", "--frames", "5"], "1 to 4 frames"),
         (vec!["sweep", "--thresholds", "1.5"], "shares in 0..=1"),
         (vec!["sweep", "--resume", "x", "--rounds", "3"], "--resume"),
+        (vec!["sweep", "--resume", "x", "--budget-seconds", "3", "--seed", "1"], "--resume"),
     ] {
         let message = fails(&args, 2);
         assert!(message.contains(expected), "{args:?}: {message}");
@@ -264,6 +265,7 @@ fn bad_input_is_told_in_one_message() {
     assert!(message.contains("two runs") && message.contains("got 1"), "{message}");
     fails(&["report", "a", "--markdown", "--out", "b"], 2);
     fails(&["sweep", "--resume", text(folder.path())], 3);
+    fails(&["sweep", "--resume", text(folder.path()), "--budget-seconds", "3"], 3);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::OnceLock
 
 use nabla_host::codegen::{
     BuildError, Built, CUDA_TOOL_MISSING, Compiler, CudaTool, DEFAULT_ARCHS, KernelCache, KernelUnit,
-    LaunchBounds, Sources, Toolchain, assemble,
+    LaunchBounds, Sources, Toolchain, VariantRecord, assemble,
     cache::cache_dir,
     instances::{Arch, INSTANCES, Instance, Kernel},
     listing, open, variant_id,
@@ -289,14 +289,17 @@ fn registers_are_split_as_planned(instance: &Instance, sass: &str) {
 fn prebuilt_kernels_need_no_compiler() {
     let compiler = compiler();
     let built = compiler.build(&INSTANCES[0], "sm_80").unwrap();
+    let with = compiler.with_machine_code(vec![built.clone()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let sources = compiler.sources().hash();
-    KernelCache::write(folder.path(), &compiler.toolchain().version, sources, std::slice::from_ref(&built))
-        .unwrap();
+    KernelCache::write(folder.path(), &compiler.toolchain().version, sources, &with).unwrap();
     let prebuilt = open(folder.path(), Sources::built_in().hash()).unwrap();
     assert_eq!(prebuilt.manifest().toolchain, compiler.toolchain().version);
     let read = prebuilt.get(&built.id, "sm_80").unwrap();
-    assert_eq!((read.ptx, read.record), (built.ptx, built.record));
+    let plain = VariantRecord { cubin_hash: None, ..read.record.clone() };
+    assert_eq!((read.ptx, plain), (built.ptx, built.record));
+    let cubin = prebuilt.machine_code(&read.record.id, "sm_80").unwrap().unwrap();
+    assert!(cubin.starts_with(b"\x7fELF"), "{} bytes", cubin.len());
 
     // Of a space, what is in the folder is tried.
     let kernel_cache = Some(folder.path().to_owned());

@@ -20,6 +20,9 @@ use tempfile::TempDir;
 const HEAD_DIM: u32 = 64;
 const PROBLEM: [&str; 2] = ["--generate", "video:1,16,16,2,64,bf16"];
 
+/// Stands for the machine code of a kernel.
+const MACHINE_CODE: &[u8] = b"\x7fELF, or the start of one";
+
 /// A machine with a pretended driver and a folder of prebuilt kernels.
 struct Machine {
     folder: TempDir,
@@ -95,15 +98,48 @@ impl Machine {
         self
     }
 
+    /// Adds machine code, all of it the same, to the folder of prebuilt kernels.
+    fn with_machine_code(self, arch: &str) -> Self {
+        let path = self.path("kernels").join(MANIFEST);
+        let mut manifest: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let cubins = self.path(&format!("kernels/cubin/{arch}"));
+        fs::create_dir_all(&cubins).unwrap();
+        for variant in manifest["variants"].as_array_mut().unwrap() {
+            variant["cubin_hash"] = blake3::hash(MACHINE_CODE).to_hex().to_string().into();
+            let id = variant["id"].as_str().unwrap();
+            fs::write(cubins.join(format!("{id}.cubin")), MACHINE_CODE).unwrap();
+        }
+        fs::write(&path, manifest.to_string()).unwrap();
+        self
+    }
+
+    /// Runs dense attention and returns what the driver was given, each image as ELF or PTX, and the log.
+    #[track_caller]
+    fn loads(&self) -> (Vec<String>, String) {
+        let log = self.path("loads");
+        let args = [&["run", "--backend", "cuda", "--policy", "dense"], &PROBLEM[..]].concat();
+        let mut command = self.command(&args);
+        let output = command.env("PRETEND_DRIVER_LOG", &log).env("NABLA_LOG", "debug").output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        let loads = fs::read_to_string(&log).unwrap_or_default();
+        fs::remove_file(&log).unwrap();
+        (loads.lines().map(str::to_owned).collect(), String::from_utf8(told).unwrap())
+    }
+
     /// Runs the program on this machine, which has no device compiler.
     fn run(&self, args: &[&str]) -> Output {
-        nabla()
+        self.command(args).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = nabla();
+        command
             .args(args)
             .env("LD_LIBRARY_PATH", self.folder.path())
             .env("NABLA_KERNEL_CACHE", self.path("kernels"))
-            .env(DEVICE_RUSTC, self.path("no-rustc"))
-            .output()
-            .unwrap()
+            .env(DEVICE_RUSTC, self.path("no-rustc"));
+        command
     }
 
     /// Runs dense attention on the device and returns the one message it must end with.
@@ -271,6 +307,48 @@ fn a_kernel_that_the_driver_refuses() {
     assert_says(
         &machine.fails(4),
         &["refused reorder_sm80_d64_bf16", "CUDA_ERROR_INVALID_PTX (218)", "line 7"],
+    );
+}
+
+#[test]
+fn machine_code_is_loaded_where_it_is_the_devices_own() {
+    for (driver, arch, loaded) in [
+        ("CAPABILITY=80", "sm_80", "ELF"),
+        // Later ones of the same family might run it; their driver makes better of the PTX.
+        ("CAPABILITY=86", "sm_80", "PTX"),
+        ("CAPABILITY=90", "sm_90a", "ELF"),
+        ("CAPABILITY=90", "sm_80", "PTX"),
+    ] {
+        let machine = Machine::with_driver(&[driver])
+            .with_kernels_for(arch, &instances_for(arch), arch)
+            .with_machine_code(arch);
+        let (loads, told) = machine.loads();
+        assert!(!loads.is_empty() && loads.iter().all(|load| load == loaded), "{driver} {arch}: {loads:?}");
+        let said = if loaded == "ELF" { "loaded as machine code" } else { "compiled from PTX" };
+        assert_says(&told, &[said]);
+    }
+}
+
+#[test]
+fn machine_code_that_the_driver_refuses_is_compiled_from_ptx_and_told_once() {
+    let machine =
+        Machine::with_driver(&["REFUSE_ELF"]).with_kernels(&instances(), "sm_80").with_machine_code("sm_80");
+    let (loads, told) = machine.loads();
+    assert!(loads.len() >= 4, "two kernels at least: {loads:?}");
+    assert!(loads.chunks(2).all(|pair| pair == ["ELF", "PTX"]), "{loads:?}");
+    assert_eq!(told.matches("refused machine code").count(), 1, "{told}");
+    assert_says(&told, &["CUDA_ERROR_NO_BINARY_FOR_GPU (209)", "never written"]);
+}
+
+#[test]
+fn machine_code_that_is_damaged_is_an_error() {
+    let machine = Machine::with_driver(&[]).with_kernels(&instances(), "sm_80").with_machine_code("sm_80");
+    for cubin in fs::read_dir(machine.path("kernels/cubin/sm_80")).unwrap() {
+        fs::write(cubin.unwrap().path(), "rotten").unwrap();
+    }
+    assert_says(
+        &machine.fails(7),
+        &[".cubin is broken: it differs from what the manifest says", "kernels build"],
     );
 }
 

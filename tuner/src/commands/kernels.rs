@@ -146,6 +146,11 @@ fn build(args: &KernelsBuildArgs) -> Result<(), Failure> {
     }
     writeln!(out)?;
     if let Some(folder) = &args.out {
+        // What a driver would compile at the first launch, compiled now.
+        let built = if args.no_cubin { built } else { compiler.with_machine_code(built)? };
+        let with = built.iter().filter_map(|variant| Some(variant.cubin.as_ref()?.len()));
+        let (count, bytes) = with.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
+        writeln!(out, "machine code of {count} of {}, {:.1} MB", built.len(), bytes as f64 / 1e6)?;
         KernelCache::write(folder, &compiler.toolchain().version, compiler.sources().hash(), &built)
             .map_err(|error| Failure::new(Kind::Output, error))?;
         writeln!(out, "{}", folder.display())?;

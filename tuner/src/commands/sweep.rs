@@ -5,7 +5,7 @@ use std::{
     io::{BufWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -24,7 +24,7 @@ use crate::{
     machine::machine_of,
     output,
     store::Store,
-    sweep::{Config, Context, Length, Progress, Ran, Space, now, work},
+    sweep::{Config, Context, Ends, Length, Progress, Ran, Space, now, work},
     worker::policy_files,
 };
 
@@ -38,6 +38,8 @@ pub(crate) fn run(args: SweepArgs) -> Result<(), Failure> {
                 Command::Sweep(args) if args.resume.is_none() => Some(args),
                 _ => None,
             })?;
+            // How long is no setting of the run.
+            let started = SweepArgs { budget_seconds: args.budget_seconds, ..started };
             sweep(&started, header.command.clone(), Some(&folder))
         }
     }
@@ -71,7 +73,8 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
     }
 
     let context = Context { backend: &*backend, identity: &identity, space: &space, rounds: args.rounds };
-    measure(args, context, &qkv, &done, (&mut store, &folder))?;
+    let until = args.budget_seconds.map(|seconds| started + Duration::from_secs(u64::from(seconds)));
+    let left = measure(args, context, &qkv, &done, until, (&mut store, &folder))?;
 
     let run = read_run(&folder)?;
     print_best(&run.records)?;
@@ -88,6 +91,14 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
     )?;
     drop(out);
     finish(args, &run, &folder)?;
+    if left > 0 {
+        anstream::println!(
+            "bounded: {} of {} configurations; nabla sweep --resume {} goes on",
+            run.records.len(),
+            run.records.len() + left,
+            folder.display()
+        );
+    }
     let with = |status| run.records.iter().filter(|r| r.status == status).count();
     let what = match (with(Status::Incorrect), with(Status::LaunchError)) {
         (0, 0) => return Ok(()),
@@ -100,14 +111,16 @@ fn sweep(args: &SweepArgs, command: Vec<String>, resume: Option<&Path>) -> Resul
 /// Policies of one length, each with the configurations still to be measured.
 type Groups = Vec<(Policy, Vec<Config>)>;
 
-/// Runs every group that has rows missing.
+/// Runs every group that has rows missing, each for its share of the time that is left; returns how many configurations were
+/// not reached.
 fn measure(
     args: &SweepArgs,
     context: Context<'_>,
     qkv: &Arc<Qkv>,
     done: &[Record],
+    until: Option<Instant>,
     (store, folder): (&mut Store, &Path),
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let space = context.space;
     let frame_tokens = qkv.grid.map_or(qkv.problem().seqlen_q, |g| g.h * g.w);
     let tokens = |frames: Option<usize>| frames.map_or(frame_tokens, |n| n * frame_tokens);
@@ -125,7 +138,9 @@ fn measure(
     let all = open
         .iter()
         .flat_map(|(frames, groups)| groups.iter().map(|(p, c)| work(p, tokens(*frames), c.len())));
-    let progress = Progress::new(all.sum());
+    let mut work_left: f64 = all.sum();
+    let progress = Progress::new(work_left);
+    let (mut measured, mut unreached) = (0, 0);
     for (frames, groups) in open.into_iter().filter(|(_, groups)| !groups.is_empty()) {
         let cut = match frames {
             Some(n) => Arc::new(qkv.cut_frames(n)?),
@@ -135,9 +150,28 @@ fn measure(
         let sample = input::error_sample(&problem, args.errors.error_rows, args.input.seed)?;
         let mut length = Length::new(context, cut, sample)?;
         length.adopt_baseline(done);
-        for (policy, configs) in groups {
-            progress.start_group(work(&policy, tokens(frames), configs.len()));
-            let Ran { records, lost } = length.run(&policy, &configs, &progress);
+        for (policy, mut configs) in groups {
+            let group = work(&policy, tokens(frames), configs.len());
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            // The first runs however late it is: a call that measures nothing would never get on.
+            if measured > 0 && left.is_some_and(|left| left.is_zero()) {
+                unreached += configs.len();
+                continue;
+            }
+            // At most all of it: the sum of what is left may be off by rounding.
+            let share = |left: Duration| left.mul_f64((group / work_left).min(1.0));
+            let ends = until.zip(left);
+            let ends = ends.map(|(sweep, left)| Ends { group: Instant::now() + share(left), sweep });
+            work_left -= group;
+            if until.is_some() {
+                // Stable: what is most likely to be used comes first.
+                let backend = context.backend;
+                configs.sort_by_key(|config| config.tile != backend.default_tile(&problem, config.block));
+            }
+            progress.start_group(group);
+            let Ran { records, lost } = length.run(&policy, &configs, ends, &progress);
+            measured += records.len();
+            unreached += configs.len().saturating_sub(records.len());
             for record in &records {
                 store.push(record)?;
             }
@@ -155,7 +189,7 @@ fn measure(
         }
     }
     progress.finish();
-    Ok(())
+    Ok(unreached)
 }
 
 /// Returns the configurations of a group that no record covers yet.
@@ -218,7 +252,12 @@ fn header(args: &SweepArgs, command: Vec<String>, identity: &Identity, backend: 
             description: format!(
                 "Every configuration is verified once against float64, then timed once a round together with the dense \
                  baseline and mask building, in an order drawn afresh each round. {timing}; intervals are \
-                 distribution-free 95 % intervals of the median."
+                 distribution-free 95 % intervals of the median.{}",
+                if args.budget_seconds.is_some() {
+                    " Rounds are fewer where the time given ran out."
+                } else {
+                    ""
+                }
             ),
         },
         warnings,

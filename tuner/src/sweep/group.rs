@@ -1,6 +1,6 @@
 //! One group of a sweep: every configuration of one length and policy, verified, then timed together.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, sync::Arc, time::Instant};
 
 use nabla_host::{
     Policy, Problem,
@@ -19,6 +19,18 @@ use super::{
     space::{Config, Space},
 };
 use crate::{failure::Failure, stats::median};
+
+/// Rounds that a group gets even past its share, while the sweep has time: fewer samples have no median to speak of.
+const LEAST_ROUNDS: u32 = 3;
+
+/// When to come to an end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    /// The group, by its share of the time.
+    pub(crate) group: Instant,
+    /// The sweep.
+    pub(crate) sweep: Instant,
+}
 
 /// What stays the same over a sweep.
 #[derive(Clone, Copy)]
@@ -132,14 +144,36 @@ impl<'a> Length<'a> {
 
     /// Verifies and times the configurations of one policy.
     ///
+    /// With a time to end by, a quarter of the group's is for verifying: configurations that it does not reach have no
+    /// record, the first excepted. The rest is for rounds, each about as long as the verifying: three at least, or one where
+    /// the sweep itself has to end.
+    ///
     /// What fails becomes a record that says so: it costs its row, never the sweep. A device that gives out ends the
     /// group: the configuration at which it did is recorded, those that have no result yet are not, so that a continued
     /// run tries them again.
-    pub(crate) fn run(&mut self, policy: &Policy, configs: &[Config], progress: &Progress) -> Ran {
+    pub(crate) fn run(
+        &mut self,
+        policy: &Policy,
+        configs: &[Config],
+        ends: Option<Ends>,
+        progress: &Progress,
+    ) -> Ran {
+        let start = Instant::now();
+        let quarter =
+            ends.map(|ends| start + ends.group.saturating_duration_since(start) / (LEAST_ROUNDS + 1));
+        let is_past = |end: Option<Instant>| end.is_some_and(|end| Instant::now() >= end);
+        let goes_on = |before: u32| match before {
+            0 => true,
+            1..LEAST_ROUNDS => !is_past(ends.map(|ends| ends.sweep)),
+            _ => !is_past(ends.map(|ends| ends.group)),
+        };
         let lost = RefCell::new(None);
         let masks = self.masks(policy, configs);
         let mut trials: Vec<Trial> = Vec::with_capacity(configs.len());
         for &config in configs {
+            if is_past(quarter) && trials.iter().any(|trial| trial.variant.is_some()) {
+                break;
+            }
             progress.verifying(&self.problem, policy, &config);
             trials.push(self.verified(&masks, config, &lost));
             if lost.borrow().is_some() {
@@ -148,7 +182,7 @@ impl<'a> Length<'a> {
         }
         let mut timed = Vec::new();
         if lost.borrow().is_none() {
-            timed = self.time(policy, &masks, &mut trials, progress, &lost);
+            timed = self.time(policy, &masks, &mut trials, (&goes_on, progress), &lost);
         }
         let lost = lost.into_inner();
         if lost.is_some() {
@@ -258,7 +292,7 @@ impl<'a> Length<'a> {
         policy: &Policy,
         masks: &[Masked],
         trials: &mut [Trial],
-        progress: &Progress,
+        (goes_on, progress): (&dyn Fn(u32) -> bool, &Progress),
         lost: &RefCell<Option<String>>,
     ) -> Vec<Timed> {
         let live = trials.iter().enumerate().filter_map(|(t, trial)| Some((t, trial.variant.clone()?)));
@@ -279,7 +313,7 @@ impl<'a> Length<'a> {
         let samples = items.len() as u64 * u64::from(self.context.rounds);
         let workspaces = &mut self.workspaces;
         let mut culprit = None;
-        let series = interleave(items.len(), self.context.rounds, seed, |item| {
+        let series = interleave(items.len(), self.context.rounds, seed, goes_on, |item| {
             progress.timing(samples);
             let on = |masked: usize| masks[masked].workspace;
             let sample = match &items[item] {

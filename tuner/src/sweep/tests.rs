@@ -1,6 +1,9 @@
 //! A failing configuration is a row with its reason, never the end of the sweep.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nabla_host::{
     BlockMask, Policy, Problem,
@@ -16,7 +19,7 @@ use nabla_host::{
 };
 use nabla_reports::{Identity, Record, Status};
 
-use super::{Config, Context, Length, Progress, Ran, Space};
+use super::{Config, Context, Ends, Length, Progress, Ran, Space};
 
 const FAILS_TO_LAUNCH: TileConfig = TileConfig { block_m: 32, block_n: 64 };
 const COMPUTES_WRONGLY: TileConfig = TileConfig { block_m: 64, block_n: 64 };
@@ -152,6 +155,10 @@ fn sweep(policy: Policy) -> Vec<Record> {
 }
 
 fn sweep_over(policy: Policy, tiles: Vec<TileConfig>) -> Ran {
+    sweep_until(None, policy, tiles)
+}
+
+fn sweep_until(ends: Option<Ends>, policy: Policy, tiles: Vec<TileConfig>) -> Ran {
     let backend = Faulty(CpuBackend::new(CpuOptions { threads: Some(2), isa: None, pin: false }).unwrap());
     let block = MaskBlock::square(64);
     let space = Space { lengths: vec![None], policies: vec![policy.clone()], blocks: vec![block], tiles };
@@ -161,7 +168,24 @@ fn sweep_over(policy: Policy, tiles: Vec<TileConfig>) -> Ran {
     let sample = Arc::new(RowSample::all(512));
     let mut length = Length::new(context, qkv, sample).unwrap();
     let configs: Vec<Config> = space.configs(&policy);
-    length.run(&policy, &configs, &Progress::new(1.0))
+    length.run(&policy, &configs, ends, &Progress::new(1.0))
+}
+
+#[test]
+fn a_group_without_time_measures_one_configuration_in_three_rounds() {
+    let tiles = vec![FAILS_TO_LAUNCH, SOUND, COMPUTES_WRONGLY];
+    let (now, far) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
+    let until = |group, sweep| sweep_until(Some(Ends { group, sweep }), Policy::nabla(0.5), tiles.clone());
+    let ran = until(now, far);
+    let statuses: Vec<Status> = ran.records.iter().map(|r| r.status).collect();
+    // What fails takes no place of what works; what comes after has no record, so that a continued run tries it.
+    assert_eq!(statuses, [Status::LaunchError, Status::Ok]);
+    assert_eq!(ran.records[1].samples_us.len(), 3);
+    // One where the sweep itself has to end.
+    assert_eq!(until(now, now).records[1].samples_us.len(), 1);
+    // With time enough all are tried, in all rounds.
+    let ran = until(far, far);
+    assert_eq!((ran.records.len(), ran.records[1].samples_us.len()), (3, 7));
 }
 
 #[test]

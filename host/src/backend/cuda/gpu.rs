@@ -49,6 +49,7 @@ impl Device for Gpu {
     const BACKEND: &'static str = super::NAME;
     /// Keeps a buffer's start aligned as the driver's allocations are.
     const GUARD_BYTES: usize = 256;
+    const TAKES_MACHINE_CODE: bool = true;
     type Memory = DeviceMemory;
     type Function = Function;
 

@@ -69,6 +69,12 @@ fn runs_on(target: &str, capability: Version) -> bool {
     }
 }
 
+/// Says whether machine code for an architecture is a device's own: `sm_80` of 8.0, `sm_90a` of 9.0, and no other.
+fn is_machine_code_of(arch: &str, capability: Version) -> bool {
+    let digits = arch.trim_start_matches("sm_").trim_end_matches(['a', 'f']);
+    digits == format!("{}{}", capability.major, capability.minor)
+}
+
 impl<D: Device> Kernels<D> {
     /// Opens a folder of kernels, `None` for the user's.
     pub(super) fn open(device: &Rc<D>, folder: Option<&Path>) -> Result<Self, DeviceError> {
@@ -129,17 +135,26 @@ impl<D: Device> Kernels<D> {
 
     /// Takes other PTX for an instance from now on.
     pub(super) fn substitute(&self, instance: &Instance, ptx: &str) -> Result<(), DeviceError> {
-        let kernel = Rc::new(self.load_ptx(instance, ptx)?);
+        let kernel = Rc::new(self.load_code(instance, ptx, None)?);
         self.loaded.borrow_mut().insert(*instance, kernel);
         Ok(())
     }
 
     fn load(&self, instance: &Instance) -> Result<LoadedKernel<D>, DeviceError> {
         let built = self.built(instance)?;
-        self.load_ptx(instance, &built.ptx)
+        let mut cubin = None;
+        if D::TAKES_MACHINE_CODE && is_machine_code_of(&built.arch, self.device.limits().capability) {
+            cubin = self.store.machine_code(&built).map_err(|error| DeviceError::Build(error.to_string()))?;
+        }
+        self.load_code(instance, &built.ptx, cubin.as_deref())
     }
 
-    fn load_ptx(&self, instance: &Instance, ptx: &str) -> Result<LoadedKernel<D>, DeviceError> {
+    fn load_code(
+        &self,
+        instance: &Instance,
+        ptx: &str,
+        cubin: Option<&[u8]>,
+    ) -> Result<LoadedKernel<D>, DeviceError> {
         let limits = self.device.limits();
         let id = variant_id(instance);
         let target = target_of(ptx).unwrap_or("no architecture");
@@ -161,6 +176,7 @@ impl<D: Device> Kernels<D> {
         let code = Code {
             id: &id,
             ptx,
+            cubin,
             entry: instance.entry(),
             parameters,
             threads: instance.threads(),
@@ -270,6 +286,20 @@ mod tests {
             ("sm_", capability(8, 0), false),
         ] {
             assert_eq!(runs_on(target, device), expected, "{target} on {device}");
+        }
+    }
+
+    #[test]
+    fn machine_code_is_for_one_architecture_alone() {
+        for (arch, device, expected) in [
+            ("sm_80", capability(8, 0), true),
+            ("sm_80", capability(8, 6), false),
+            ("sm_80", capability(9, 0), false),
+            ("sm_90a", capability(9, 0), true),
+            ("sm_90a", capability(10, 0), false),
+            ("sm_100a", capability(10, 0), true),
+        ] {
+            assert_eq!(is_machine_code_of(arch, device), expected, "{arch} on {device}");
         }
     }
 

@@ -75,6 +75,8 @@ pub(super) struct Code<'a> {
     pub(super) id: &'a str,
     /// PTX.
     pub(super) ptx: &'a str,
+    /// Machine code of that PTX for exactly this device's architecture, where there is some: a driver need not compile.
+    pub(super) cubin: Option<&'a [u8]>,
     /// Symbol of the entry.
     pub(super) entry: &'a str,
     /// Bytes of each parameter, as the PTX declares them.
@@ -118,6 +120,8 @@ pub(super) trait Device: fmt::Debug + Sized {
     const BACKEND: &'static str;
     /// Bytes of the guard zones to be put around a buffer: 0 where accesses outside a buffer fail by themselves.
     const GUARD_BYTES: usize;
+    /// Whether it runs machine code; where not, none is read.
+    const TAKES_MACHINE_CODE: bool;
     /// Memory on the device, freed when dropped.
     type Memory: Memory;
     /// A loaded kernel.

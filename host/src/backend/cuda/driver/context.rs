@@ -1,7 +1,7 @@
 //! A device made ready, and its memory.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     ffi::c_int,
     ptr,
     rc::Rc,
@@ -19,6 +19,8 @@ pub(in super::super) struct Context {
     device: CUdevice,
     /// The kernel launched last: errors come to light later, in whichever call is next.
     pub(super) launched: RefCell<Option<String>>,
+    /// Whether it was told that the driver refuses machine code.
+    pub(super) told_refusal: Cell<bool>,
     /// Why nothing can run any more.
     lost: OnceCell<String>,
     /// Makes the type stay on its thread, where the context is current.
@@ -37,6 +39,7 @@ impl Context {
             driver,
             device,
             launched: RefCell::default(),
+            told_refusal: Cell::default(),
             lost: OnceCell::new(),
             _on_this_thread: std::marker::PhantomData,
         };

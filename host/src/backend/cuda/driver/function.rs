@@ -1,7 +1,7 @@
-//! Kernels: compiled by the driver, launched.
+//! Kernels: loaded as machine code or compiled by the driver, launched.
 
 use std::{
-    ffi::{CString, c_int, c_uint, c_void},
+    ffi::{CStr, CString, c_int, c_uint, c_void},
     ptr,
     rc::Rc,
 };
@@ -29,45 +29,24 @@ pub(in super::super) struct Function {
 }
 
 impl Function {
-    /// Compiles PTX for the device and finds its entry.
+    /// Loads machine code where there is some, else compiles PTX for the device, and finds the entry. Machine code that the
+    /// driver refuses is told once, in the log, and compiled from its PTX.
     ///
     /// # Errors
     /// When the driver refuses the PTX (with what its compiler says) or the device has not that much shared memory.
     pub(in super::super) fn load(context: &Rc<Context>, code: Code<'_>) -> Result<Self, DeviceError> {
-        let Code { id: name, ptx, entry, parameters, threads, shared_bytes } = code;
+        let Code { id: name, ptx, cubin, entry, parameters, threads, shared_bytes } = code;
         let no_nul =
             |_| DeviceError::Kernel(format!("the PTX of {name} holds a NUL character: it is damaged"));
-        let (source, symbol) = (CString::new(ptx).map_err(no_nul)?, CString::new(entry).map_err(no_nul)?);
-        let mut log = vec![0u8; LOG_BYTES];
-        let mut options = [
-            JitOption::CU_JIT_ERROR_LOG_BUFFER,
-            JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
-            JitOption::CU_JIT_LOG_VERBOSE,
-        ];
-        // Numbers travel in the pointers themselves.
-        let number = ptr::without_provenance_mut::<c_void>;
-        let mut values = [log.as_mut_ptr().cast::<c_void>(), number(LOG_BYTES), number(1)];
-        let mut module = ptr::null_mut();
-        let result = context.result_of("cuModuleLoadDataEx", |f| {
-            // SAFETY: `source` ends in 0; there are as many values as options; the log is as long as is said.
-            unsafe {
-                (f.cuModuleLoadDataEx)(
-                    &mut module,
-                    source.as_ptr().cast(),
-                    options.len() as c_uint,
-                    options.as_mut_ptr(),
-                    values.as_mut_ptr(),
-                )
-            }
-        })?;
-        if result != code::SUCCESS {
-            let log = refusal(result, &text_until_nul(&log), context.driver.version);
-            return Err(DeviceError::Refused {
-                kernel: name.to_owned(),
-                code: context.driver.describe(result),
-                log,
-            });
-        }
+        let symbol = CString::new(entry).map_err(no_nul)?;
+        let loaded = match cubin {
+            Some(cubin) => load_machine_code(context, name, cubin)?,
+            None => None,
+        };
+        let module = match loaded {
+            Some(module) => module,
+            None => compile(context, name, &CString::new(ptx).map_err(no_nul)?)?,
+        };
         let mut loaded = Self {
             context: Rc::clone(context),
             module,
@@ -147,6 +126,69 @@ impl Drop for Function {
         // SAFETY: loaded by `load` and unloaded here alone; the driver waits for kernels that run.
         let _ = self.context.call("cuModuleUnload", |f| unsafe { (f.cuModuleUnload)(self.module) });
     }
+}
+
+/// Loads machine code; none where the driver refuses it.
+///
+/// # Errors
+/// When the context is lost.
+fn load_machine_code(context: &Context, name: &str, cubin: &[u8]) -> Result<Option<CUmodule>, DeviceError> {
+    let mut module = ptr::null_mut();
+    let result = context.result_of("cuModuleLoadDataEx", |f| {
+        // SAFETY: the driver reads an image by its own headers, which were held against a hash when it was read; there
+        // are no options.
+        unsafe {
+            (f.cuModuleLoadDataEx)(&mut module, cubin.as_ptr().cast(), 0, ptr::null_mut(), ptr::null_mut())
+        }
+    })?;
+    if result == code::SUCCESS {
+        tracing::debug!(kernel = name, bytes = cubin.len(), "loaded as machine code");
+        return Ok(Some(module));
+    }
+    if !context.told_refusal.replace(true) {
+        let code = context.driver.describe(result);
+        tracing::warn!(kernel = name, %code, "the driver refused machine code and compiles PTX instead; told once");
+    }
+    Ok(None)
+}
+
+/// Compiles PTX for the device.
+///
+/// # Errors
+/// When the driver refuses it, with what its compiler says.
+fn compile(context: &Context, name: &str, source: &CStr) -> Result<CUmodule, DeviceError> {
+    let mut log = vec![0u8; LOG_BYTES];
+    let mut options = [
+        JitOption::CU_JIT_ERROR_LOG_BUFFER,
+        JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+        JitOption::CU_JIT_LOG_VERBOSE,
+    ];
+    // Numbers travel in the pointers themselves.
+    let number = ptr::without_provenance_mut::<c_void>;
+    let mut values = [log.as_mut_ptr().cast::<c_void>(), number(LOG_BYTES), number(1)];
+    let mut module = ptr::null_mut();
+    let result = context.result_of("cuModuleLoadDataEx", |f| {
+        // SAFETY: `source` ends in 0; there are as many values as options; the log is as long as is said.
+        unsafe {
+            (f.cuModuleLoadDataEx)(
+                &mut module,
+                source.as_ptr().cast(),
+                options.len() as c_uint,
+                options.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
+        }
+    })?;
+    if result != code::SUCCESS {
+        let log = refusal(result, &text_until_nul(&log), context.driver.version);
+        return Err(DeviceError::Refused {
+            kernel: name.to_owned(),
+            code: context.driver.describe(result),
+            log,
+        });
+    }
+    tracing::debug!(kernel = name, "compiled from PTX by the driver");
+    Ok(module)
 }
 
 /// Says why the driver's compiler refused PTX, where its log does not.

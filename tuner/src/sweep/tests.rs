@@ -287,7 +287,7 @@ fn policies_of_other_orders_have_workspaces_of_their_own() {
     let mut length = Length::new(context, qkv, Arc::new(RowSample::all(512))).unwrap();
     let mut errors = Vec::new();
     for (policy, workspaces) in policies.iter().zip([1, 1, 2, 2, 2]) {
-        let ran = length.run(policy, &space.configs(policy), &Progress::new(1.0));
+        let ran = length.run(policy, &space.configs(policy), None, &Progress::new(1.0));
         let [record] = ran.records.as_slice() else { panic!("{policy}: {:?}", ran.records) };
         assert_eq!((record.status, record.reason.as_str()), (Status::Ok, ""), "{policy}");
         assert_eq!(length.workspaces.len(), workspaces, "{policy}");

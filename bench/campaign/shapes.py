@@ -78,7 +78,7 @@ def shapes_for(backend, smoke):
         return tuple(replace(shape, dtype="bf16") for shape in SMOKE_SHAPES)
     if smoke:
         return SMOKE_SHAPES
-    return SHAPES if backend == "cuda" else tuple(shape.cut(frames=3, heads=1) for shape in SHAPES)
+    return SHAPES if backend == "cuda" else tuple(shape.cut(frames=2, heads=1) for shape in SHAPES)
 
 
 def thresholds_for(backend, smoke):

@@ -47,6 +47,7 @@ class Clock:
         self._end = clock() + seconds
         self._longest = 0.0
         self._begun = clock()
+        self._once = 0.0
         self._policy_end = self._end
 
     def begin(self, left):
@@ -57,16 +58,25 @@ class Clock:
         now = self._now()
         if self._longest and now + self._longest > self._end:
             return False
-        self._begun = now
+        self._begun, self._once = now, 0.0
         self._policy_end = now + (self._end - now) / min(left, self.AT_ONCE)
         return True
 
+    def compiled(self, seconds):
+        """Takes note of seconds that no policy after the first one takes again."""
+        if not self._longest:
+            self._once += seconds
+
     def finish(self):
-        self._longest = max(self._longest, self._now() - self._begun)
+        self._longest = max(self._longest, self._now() - self._begun - self._once)
 
     def left(self):
         """Returns the seconds of the policy that are left."""
         return max(0.0, self._policy_end - self._now())
+
+    def spare(self):
+        """Returns the seconds in which a further peer may begin: of the first policy, which compiles, all that is left."""
+        return self.left() if self._longest else max(0.0, self._end - self._now())
 
 
 class Ours:
@@ -243,16 +253,20 @@ def against(peers, ours, threshold, shape, common, log, rounds, scratch, clock):
     path.unlink()
     for peer in peers.all():
         row = {**common, "peer": peer.name}
-        if clock.left() < (TUNING_S if peer.is_tuned and peers.is_untuned else 0.1):
+        is_tuning = peer.is_tuned and peers.is_untuned
+        if clock.left() < TUNING_S if is_tuning else clock.spare() < 0.1:
             log.write(kind="missing", **row, reason=UNREACHED)
             whole = False
             continue
+        start = time.monotonic()
         try:
             note = peer.prepare()
         except Exception as error:  # whatever a compiler or driver throws: the peer is missing, the rest goes on
             lines = str(error).strip().splitlines() or [repr(error)]
             log.write(kind="missing", **row, reason=f"{type(error).__name__}: {lines[0][:300]}")
             continue
+        finally:
+            clock.compiled(time.monotonic() - start)
         padded = peer.is_padded
         if not ours.has_times:
             log.write(kind="missing", **row, reason=f"results compared ({note}), but the emulator has no times")

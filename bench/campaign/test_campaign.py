@@ -371,6 +371,23 @@ class OrderOfAField(unittest.TestCase):
         now.now += 71
         self.assertFalse(clock.begin(1))
 
+    def test_what_the_first_policy_compiles_is_expected_of_no_other(self):
+        now = Time()
+        clock = field.Clock(40, now)
+        self.assertTrue(clock.begin(7))
+        now.now += 25
+        clock.compiled(22)
+        # Its third is over, but what would others do with the rest: its own peers may have it.
+        self.assertEqual((clock.left(), clock.spare()), (0, 15))
+        clock.finish()
+        self.assertTrue(clock.begin(6))
+        self.assertEqual((clock.left(), clock.spare()), (5, 5))
+        now.now += 12
+        # Later ones are expected to take as long as they took, whatever they compiled.
+        clock.compiled(12)
+        clock.finish()
+        self.assertFalse(clock.begin(5))
+
 
 LONG = field.Clock(1e6)
 

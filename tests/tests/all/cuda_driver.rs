@@ -171,7 +171,7 @@ fn parameters(kernel: Kernel) -> String {
         Kernel::AttentionSparse | Kernel::AttentionDense | Kernel::AttentionPlain => (9, 5, 1, 0),
         // Tensor maps and the order of work; with it go two sizes more.
         Kernel::HopperSparse | Kernel::HopperDense => (9, 5, 1, 4),
-        Kernel::ReorderPool => (5, 2, 0, 0),
+        Kernel::ReorderPool => (5, 3, 0, 0),
         Kernel::Select => (7, 3, 2, 0),
     };
     const POINTER: &str = ".u64 .ptr .align 1";

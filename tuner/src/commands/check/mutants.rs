@@ -91,6 +91,16 @@ fn planted(
                 bar.set_message(format!("{} line {}", name(instance), outcome.line));
                 bar.inc(1);
             })?;
+            // The table comes when all are done, which takes long: who ends it before keeps these.
+            let mut row = Row::default();
+            planted.iter().for_each(|outcome| row.add(outcome));
+            let Row { planted: all, reported, missed, seconds, .. } = row;
+            bar.suspend(|| {
+                anstream::eprintln!(
+                    "{}: {all} planted, {reported} reported, {missed} missed in {seconds:.0} s",
+                    name(instance)
+                );
+            });
             done.push((at, Planted::Done(planted)));
         }
     };
@@ -154,18 +164,23 @@ struct Row {
     seconds: f64,
 }
 
+impl Row {
+    fn add(&mut self, outcome: &MutantOutcome) {
+        self.planted += 1;
+        self.seconds += outcome.seconds;
+        match outcome.result {
+            MutantResult::Reported(_) => self.reported += 1,
+            MutantResult::Equivalent(_) => self.equivalent += 1,
+            MutantResult::NotModelled(_) => self.not_modelled += 1,
+            MutantResult::Missed => self.missed += 1,
+        }
+    }
+}
+
 fn print(outcomes: &[MutantOutcome], seconds: f64) -> Result<(), Failure> {
     let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
     for outcome in outcomes {
-        let row = rows.entry((&outcome.arch, &outcome.subject)).or_default();
-        row.planted += 1;
-        row.seconds += outcome.seconds;
-        match outcome.result {
-            MutantResult::Reported(_) => row.reported += 1,
-            MutantResult::Equivalent(_) => row.equivalent += 1,
-            MutantResult::NotModelled(_) => row.not_modelled += 1,
-            MutantResult::Missed => row.missed += 1,
-        }
+        rows.entry((&outcome.arch, &outcome.subject)).or_default().add(outcome);
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([

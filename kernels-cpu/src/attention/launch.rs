@@ -8,7 +8,7 @@ use crate::simd::{self, Job, Simd};
 use crate::{Element, Executor, Isa, queue};
 
 /// Runs a launch whose arguments have been checked.
-pub(super) fn launch<T: Element>(
+pub(crate) fn launch<T: Element>(
     executor: &Executor,
     args: &AttentionArgs<'_, T>,
     out: &mut [f32],

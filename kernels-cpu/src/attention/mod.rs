@@ -15,7 +15,7 @@
 //! - `micro`: the two products, register blocked
 
 mod check;
-mod launch;
+pub(crate) mod launch;
 mod micro;
 mod pack;
 mod plan;
@@ -115,6 +115,6 @@ pub fn attention_forward<T: Element>(
     lse: &mut [f32],
 ) -> Result<(), ArgumentError> {
     check::check(executor.isa(), args, out, lse)?;
-    launch::launch(executor, args, out, lse);
+    T::launch(executor, args, out, lse);
     Ok(())
 }

@@ -14,7 +14,7 @@
 
 mod lists;
 mod map;
-mod pool;
+pub(crate) mod pool;
 mod row;
 mod select;
 #[cfg(test)]

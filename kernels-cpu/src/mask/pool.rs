@@ -40,7 +40,20 @@ pub fn pool_blocks<T: Element>(
     let seqlen = starts[blocks] as usize;
     let batch_heads = check_multiple("x", x.len(), seqlen.saturating_mul(head_dim))?;
     check_len("pooled", pooled.len(), batch_heads * blocks * head_dim)?;
+    T::pool(executor, x, head_dim, starts, pooled);
+    Ok(())
+}
 
+/// Averages blocks whose sizes have been checked.
+pub(crate) fn pool<T: Element>(
+    executor: &Executor,
+    x: &[T],
+    head_dim: usize,
+    starts: &[u32],
+    pooled: &mut [f32],
+) {
+    let blocks = starts.len() - 1;
+    let seqlen = starts[blocks] as usize;
     let items = pooled.chunks_mut(BLOCKS_PER_ITEM * head_dim).enumerate();
     queue::for_each(
         executor,
@@ -57,7 +70,6 @@ pub fn pool_blocks<T: Element>(
             }
         },
     );
-    Ok(())
 }
 
 /// The mean of one block: `tokens` is `[n, mean.len()]`.

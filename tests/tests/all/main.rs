@@ -1,4 +1,4 @@
-//! Tests over all crates, in one program: long ones run beside each other, and there is one to link.
+//! Tests over all crates, in one program: long ones run beside each other, and there is one to link. What compares times is apart.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
@@ -14,4 +14,3 @@ mod properties;
 mod resume;
 mod selection;
 mod sorted_heads;
-mod tuning;

@@ -1,4 +1,8 @@
 //! Tuning, comparing and profiles as a user meets them: kills, foreign logs, full disks, exit codes.
+//!
+//! In a program of its own, so that nothing else runs while builds are compared by their times.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::{
     collections::BTreeSet,
